@@ -1,0 +1,125 @@
+//! The command line of the bench program, read by hand: a shape, then `--name value` pairs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Shown when the program is called wrongly.
+pub const HELP: &str = "\
+usage: adit-bench origin [--listen ADDR:PORT]
+       adit-bench connect|roundtrips|down|up|both|idle --proxy ADDR:PORT [OPTIONS]
+
+  --origin HOST:PORT   what CONNECT asks for; without it the proxy is taken as a plain relay
+  --conns N            connections or tunnels at once (connect, roundtrips: 64; bulk: 4; idle: 2000)
+  --seconds S          length of the measured window (3)
+  --warm S             load before the window opens (0.5)
+  --count N            this many operations in all instead of a window of time (connect, roundtrips)
+  --pid PID[,PID]      processes whose CPU time and memory are charged, with their children";
+
+/// What is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Origin,
+    Connect,
+    RoundTrips,
+    Down,
+    Up,
+    Both,
+    Idle,
+}
+
+impl Shape {
+    /// The word on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Origin => "origin",
+            Shape::Connect => "connect",
+            Shape::RoundTrips => "roundtrips",
+            Shape::Down => "down",
+            Shape::Up => "up",
+            Shape::Both => "both",
+            Shape::Idle => "idle",
+        }
+    }
+
+    const ALL: [Shape; 7] =
+        [Shape::Origin, Shape::Connect, Shape::RoundTrips, Shape::Down, Shape::Up, Shape::Both, Shape::Idle];
+
+    fn default_conns(self) -> usize {
+        match self {
+            Shape::Origin | Shape::Connect | Shape::RoundTrips => 64,
+            Shape::Down | Shape::Up | Shape::Both => 4,
+            Shape::Idle => 2000,
+        }
+    }
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Args {
+    pub shape: Shape,
+    /// Where the origin listens.
+    pub listen: SocketAddr,
+    /// Where the load goes.
+    pub proxy: SocketAddr,
+    /// What CONNECT asks for; `None` for a plain relay.
+    pub origin: Option<String>,
+    pub conns: usize,
+    pub window: Duration,
+    pub warm: Duration,
+    pub count: Option<u64>,
+    pub pids: Vec<u32>,
+}
+
+impl Args {
+    /// Reads the words behind the program's name.
+    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
+        let shape = words.next().ok_or("which shape?")?;
+        let shape =
+            Shape::ALL.into_iter().find(|s| s.name() == shape).ok_or(format!("no shape `{shape}`"))?;
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut args = Args {
+            shape,
+            listen: anywhere,
+            proxy: anywhere,
+            origin: None,
+            conns: shape.default_conns(),
+            window: Duration::from_secs(3),
+            warm: Duration::from_millis(500),
+            count: None,
+            pids: Vec::new(),
+        };
+        while let Some(name) = words.next() {
+            let value = words.next().ok_or(format!("{name} needs a value"))?;
+            args.set(&name, &value)?;
+        }
+        if shape != Shape::Origin && args.proxy == anywhere {
+            return Err("--proxy is needed".into());
+        }
+        Ok(args)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "--listen" => self.listen = read(name, value)?,
+            "--proxy" => self.proxy = read(name, value)?,
+            "--origin" => self.origin = Some(value.to_string()),
+            "--conns" => self.conns = read::<usize>(name, value)?.max(1),
+            "--seconds" => self.window = seconds(name, value)?,
+            "--warm" => self.warm = seconds(name, value)?,
+            "--count" => self.count = Some(read(name, value)?),
+            "--pid" => self.pids = value.split(',').map(|pid| read(name, pid)).collect::<Result<_, _>>()?,
+            _ => return Err(format!("no option `{name}`")),
+        }
+        Ok(())
+    }
+}
+
+fn read<T: FromStr>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{name}: cannot read `{value}`"))
+}
+
+fn seconds(name: &str, value: &str) -> Result<Duration, String> {
+    let seconds: f64 = read(name, value)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{name}: cannot read `{value}`"))
+}

@@ -1,0 +1,28 @@
+//! adit: a small, strict HTTP forward proxy for Linux. This is the map.
+//!
+//! A connection meets the modules in this order:
+//! ```text
+//! sys/accept -> proto/head -> proto/rules -> proto/resolver -> proto/eyeballs -> sys/dial -> proto/relay -> sys/access_log
+//!                       \______________ proto/session decides every step ______________/
+//! ```
+//!
+//! **[`proto`] decides and is pure**: bytes, names, addresses and time go in, decisions come out. It knows no socket, no
+//! clock, no log and no thread. **[`sys`] does**: every system call is there. [`sys::event_loop`] asks a session for its
+//! next [`proto::session::Step`], does that one system call, and reports the outcome.
+//!
+//! A file imports from strictly lower layers only, so there can be no cycle:
+//!
+//! | layer | files |
+//! |---|---|
+//! | 0 to 2 | `proto`: rings, time, targets, replies, heads, rules, relay, names |
+//! | 3 | `proto/session` |
+//! | 4 | `config` |
+//! | 5 | `sys`: one file for each kind of system call |
+//! | 6 | `sys/event_loop` |
+//! | 7 | `main` |
+//!
+//! `scripts/layers.py` holds the whole table and enforces it.
+#![forbid(unsafe_code)]
+
+
+
