@@ -24,5 +24,6 @@
 //! `scripts/layers.py` holds the whole table and enforces it.
 #![forbid(unsafe_code)]
 
+pub mod proto;
 
 

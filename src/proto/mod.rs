@@ -1,0 +1,5 @@
+//! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
+//! or a thread.
+pub mod deadlines;
+pub mod ring;
+pub mod tick;
