@@ -1,5 +1,8 @@
 //! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
 //! or a thread.
 pub mod deadlines;
+pub mod failure;
+pub mod reply;
 pub mod ring;
+pub mod target;
 pub mod tick;
