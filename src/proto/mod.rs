@@ -2,7 +2,9 @@
 //! or a thread.
 pub mod deadlines;
 pub mod failure;
+pub mod guard;
 pub mod reply;
 pub mod ring;
+pub mod rules;
 pub mod target;
 pub mod tick;
