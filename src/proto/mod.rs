@@ -3,6 +3,7 @@
 pub mod deadlines;
 pub mod failure;
 pub mod guard;
+pub mod head;
 pub mod reply;
 pub mod ring;
 pub mod rules;
