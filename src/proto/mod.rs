@@ -4,6 +4,7 @@ pub mod deadlines;
 pub mod failure;
 pub mod guard;
 pub mod head;
+pub mod relay;
 pub mod reply;
 pub mod ring;
 pub mod rules;

@@ -1,0 +1,252 @@
+//! One direction of a session: bytes from a source to a sink, with end-of-file, reset and back-pressure.
+//!
+//! The order inside one direction is *write, then shut down, then read*: what is held goes out before more is taken, so a
+//! ring is full or empty, memory is bounded, and a slow sink pushes back on its source through the kernel's own buffers.
+
+use super::failure::Failure;
+use super::ring::Ring;
+
+/// What is believed about a socket: rumours from events, corrected by system calls. A set bit means "may succeed, try";
+/// only a would-block from that very socket (or a short read, see [`Half::read`]) clears one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// A read may return bytes, end-of-file or an error.
+    pub readable: bool,
+    /// A write may take bytes or return an error; for a socket that is being dialed: the attempt is over.
+    pub writable: bool,
+    /// The peer has ended its direction. Sticky: data and FIN can share one edge (kernel fact
+    /// `fin_with_data_shares_one_edge`), so a short read no longer proves that nothing is left to read.
+    pub read_closed: bool,
+    /// The peer has sent urgent data. Sticky: a read stops at the urgent mark whatever stands behind it (kernel fact
+    /// `a_read_stops_at_urgent_data`), so a short read proves nothing any more here either.
+    pub urgent: bool,
+    /// An error is pending on the socket.
+    pub error: bool,
+}
+
+impl Ready {
+    /// A socket fresh from `accept`: everything is worth a try.
+    #[must_use]
+    pub fn fresh() -> Ready {
+        Ready { readable: true, writable: true, ..Ready::default() }
+    }
+
+    /// Adds what an event says.
+    pub fn add(&mut self, news: Ready) {
+        self.readable |= news.readable;
+        self.writable |= news.writable;
+        self.read_closed |= news.read_closed;
+        self.urgent |= news.urgent;
+        self.error |= news.error;
+    }
+}
+
+/// The reading end of a direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// More may come.
+    #[default]
+    Open,
+    /// Ended in order, by a FIN.
+    Ended,
+    /// Ended by a reset.
+    Reset,
+}
+
+/// The writing end of a direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sink {
+    /// Takes bytes.
+    #[default]
+    Open,
+    /// We have shut it down: the source's end was passed on.
+    Shut,
+    /// It takes no bytes any more. What it still has to say is read from its other direction.
+    Broken,
+}
+
+/// What one direction wants done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Fill the ring from the source.
+    Read,
+    /// Drain the ring into the sink.
+    Write,
+    /// Pass the source's end on.
+    ShutdownWrite,
+    /// Nothing can be done now; readiness, storage or the other direction changes that.
+    Nothing,
+}
+
+/// One direction. `up` is client → upstream, `down` is upstream → client.
+#[derive(Debug, Default)]
+pub struct Half {
+    /// Bytes read and not yet written.
+    pub ring: Ring,
+    /// Payload bytes that the sink took.
+    pub moved: u64,
+    /// The reading end.
+    pub source: Source,
+    /// The writing end.
+    pub sink: Sink,
+    /// The free list had nothing to lend; set until it has.
+    pub starved: bool,
+}
+
+impl Half {
+    /// What to do next, `from` being the source's readiness and `to` the sink's.
+    #[must_use]
+    pub fn next(&self, from: Ready, to: Ready) -> Move {
+        match (self.sink, self.source) {
+            (Sink::Open, _) if !self.ring.is_empty() => {
+                if to.writable {
+                    Move::Write
+                } else {
+                    Move::Nothing
+                }
+            }
+            (Sink::Open, Source::Ended) => Move::ShutdownWrite,
+            (Sink::Open, Source::Open) if from.readable && !self.starved => Move::Read,
+            // Not ready, or the session is about to end over the reset.
+            (Sink::Open, Source::Open | Source::Reset) => Move::Nothing,
+            // Bytes for a sink that takes none are not even read: the kernel pushes back for us.
+            (Sink::Shut | Sink::Broken, Source::Open | Source::Ended | Source::Reset) => Move::Nothing,
+        }
+    }
+
+    /// Whether nothing will ever move here again.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.source {
+            Source::Open => self.sink != Sink::Open,
+            Source::Ended | Source::Reset => self.ring.is_empty(),
+        }
+    }
+
+    /// A read put `count` bytes into `offered` bytes of space. Less than offered means that the socket was empty, which
+    /// saves the read that would only say so; unless the peer has ended its direction, whose end is then still to be read.
+    pub fn read(&mut self, count: usize, offered: usize, from: &mut Ready) {
+        self.ring.filled(count);
+        if count < offered && !from.read_closed && !from.urgent {
+            from.readable = false;
+        }
+    }
+
+    /// The source has ended or failed.
+    pub fn read_ended(&mut self, source: Source, from: &mut Ready) {
+        self.source = source;
+        from.readable = false;
+    }
+
+    /// The sink took `count` bytes.
+    pub fn wrote(&mut self, count: usize) {
+        self.ring.drained(count);
+        self.moved += count as u64;
+    }
+
+    /// The sink failed: what was meant for it is lost.
+    pub fn write_failed(&mut self) {
+        self.sink = Sink::Broken;
+        self.ring.clear();
+    }
+}
+
+/// How a failed read or write on a connected socket is to be understood: did the peer reset, or had it ended before?
+///
+/// `BrokenPipe` is what Linux reports when the reset came behind a FIN: the peer said all it had to say and then refused
+/// to listen. Everything else on a connected socket (reset, timed out, unreachable) cuts off what the peer was saying.
+#[must_use]
+pub fn source_after(failure: Failure) -> Source {
+    match failure {
+        Failure::BrokenPipe => Source::Ended,
+        Failure::Refused
+        | Failure::Unreachable
+        | Failure::TimedOut
+        | Failure::Reset
+        | Failure::Forbidden
+        | Failure::NoDescriptors
+        | Failure::NoResources
+        | Failure::OwnListener
+        | Failure::Other(_) => Source::Reset,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::ring::Pool;
+    use super::*;
+
+    fn ready(readable: bool, writable: bool) -> Ready {
+        Ready { readable, writable, ..Ready::default() }
+    }
+
+    fn holding(bytes: &[u8]) -> Half {
+        let mut half = Half::default();
+        let storage = Pool::with_ceiling(1).lend().unwrap();
+        assert!(half.ring.attach(storage).is_none());
+        half.ring.fill_slice()[..bytes.len()].copy_from_slice(bytes);
+        half.ring.filled(bytes.len());
+        half
+    }
+
+    #[test]
+    fn writes_before_it_shuts_down_before_it_reads() {
+        let both = ready(true, true);
+        let mut half = holding(b"abc");
+        assert_eq!(half.next(both, both), Move::Write);
+        assert_eq!(
+            half.next(both, ready(true, false)),
+            Move::Nothing,
+            "holding bytes, it does not take more"
+        );
+        half.source = Source::Ended;
+        assert_eq!(half.next(both, both), Move::Write);
+        half.wrote(3);
+        assert_eq!((half.next(both, both), half.moved), (Move::ShutdownWrite, 3));
+        half.sink = Sink::Shut;
+        assert_eq!(half.next(both, both), Move::Nothing);
+        assert!(half.is_over());
+    }
+
+    #[test]
+    fn reads_only_what_is_ready_and_storable() {
+        let mut half = Half::default();
+        assert_eq!(half.next(ready(true, false), ready(false, false)), Move::Read);
+        assert_eq!(half.next(ready(false, false), ready(true, true)), Move::Nothing);
+        half.starved = true;
+        assert_eq!(half.next(ready(true, true), ready(true, true)), Move::Nothing);
+    }
+
+    #[test]
+    fn short_read_means_drained_unless_the_end_was_announced() {
+        let mut from = ready(true, true);
+        let mut half = holding(b"");
+        half.read(10, 10, &mut from);
+        assert!(from.readable, "a full read says nothing about what is left");
+        half.wrote(10);
+        from.read_closed = true;
+        half.read(3, 10, &mut from);
+        assert!(from.readable, "the end is still to be read");
+        half.wrote(3);
+        from.read_closed = false;
+        half.read(3, 10, &mut from);
+        assert!(!from.readable);
+    }
+
+    #[test]
+    fn broken_sink_takes_nothing_more() {
+        let mut half = holding(b"lost");
+        half.write_failed();
+        assert_eq!(half.next(ready(true, true), ready(true, true)), Move::Nothing);
+        assert!(half.ring.is_empty() && half.is_over());
+        assert_eq!(half.moved, 0);
+    }
+
+    #[test]
+    fn reset_behind_a_fin_is_an_end() {
+        assert_eq!(source_after(Failure::BrokenPipe), Source::Ended);
+        assert_eq!(source_after(Failure::Reset), Source::Reset);
+        assert_eq!(source_after(Failure::TimedOut), Source::Reset);
+    }
+}
