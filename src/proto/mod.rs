@@ -1,6 +1,7 @@
 //! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
 //! or a thread.
 pub mod deadlines;
+pub mod dns;
 pub mod failure;
 pub mod guard;
 pub mod head;
