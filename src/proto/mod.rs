@@ -1,13 +1,19 @@
 //! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
 //! or a thread.
+pub mod cache;
 pub mod deadlines;
 pub mod dns;
 pub mod failure;
 pub mod guard;
 pub mod head;
+pub mod hosts;
+pub mod lookup;
 pub mod relay;
 pub mod reply;
+pub mod resolv_conf;
+pub mod resolver;
 pub mod ring;
 pub mod rules;
+mod servers;
 pub mod target;
 pub mod tick;
