@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod deadlines;
 pub mod dns;
+pub mod eyeballs;
 pub mod failure;
 pub mod guard;
 pub mod head;
