@@ -16,5 +16,6 @@ pub mod resolver;
 pub mod ring;
 pub mod rules;
 mod servers;
+pub mod session;
 pub mod target;
 pub mod tick;

@@ -1,0 +1,535 @@
+//! One client connection as a state machine without sockets. [`Session::step`] answers one question: what is to be done
+//! next. [`Session::report`] is told how it went. With the `on_*` methods it is the only thing that changes a session.
+//!
+//! ```text
+//!            first byte          head complete            candidates           stands
+//!   Idle ───────────► ReadingHead ──────────► Resolving ───────────► Dialing ─────────► Tunneling
+//!    │                    │      (an address needs no resolving)        │                   │
+//!    │ left, timed out    └──────── refused ────────┴────── refused ────┤                   │ both directions over,
+//!    │                                                                  ▼                   │ reset, timed out, grace
+//!    │                                            Lingering ◄────── Replying                │
+//!    ▼                                                 │                │                   ▼
+//!   Closed ◄───────────────────────────────────────────┴────────────────┴───────────────────┘
+//! ```
+//!
+//! The **state** says what the session is for; the two **halves** carry bytes. [`Step::Wait`] is legal only when every
+//! operation the session wants is known not to be ready: that is what keeps edge-triggered readiness from losing a
+//! wake-up, and what the simulation in `tests/sim.rs` checks against sockets that know the truth.
+
+mod answer;
+mod opening;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod words;
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use super::deadlines::Kind;
+use super::eyeballs::Eyeballs;
+use super::head::{self, Scan};
+use super::relay::{Half, Ready, Sink, Source};
+use super::reply::{ESTABLISHED, Refusal};
+use super::resolver::ResolveError;
+use super::ring::{RING_BYTES, Storage};
+use super::rules::RuleName;
+use super::target::Target;
+use super::tick::Tick;
+pub use words::{Asked, EndReason, Outcome, Policy, Record, Side, Step, Timeouts};
+
+/// Milliseconds that a client which closed its sending side is given while its name is resolved and its connection
+/// dialed: it may be a half-closing client that still wants its answer.
+pub const CLIENT_LEFT_MS: u64 = 2_000;
+/// Milliseconds that an answer of the proxy may take to go out, and again that its client may go on sending behind it.
+pub const LINGER_MS: u64 = 2_000;
+/// Bytes that are read and thrown away behind a refusal, so that a reset does not erase the answer.
+pub const LINGER_BYTES: u64 = 1024 * 1024;
+/// Milliseconds that a connection without a request is kept once the proxy drains: its request may be under way.
+pub const DRAIN_IDLE_MS: u64 = 1_000;
+
+/// Bytes of a URL that are kept for the access line. What is cut off is lost.
+pub const URL_MAX_BYTES: usize = 512;
+
+/// A head fits into one ring with room to see that it is too large.
+const _: () = assert!(head::MAX_HEAD_BYTES < RING_BYTES);
+const _: () = assert!(ESTABLISHED.len() <= u8::MAX as usize, "the greeting is counted in a byte");
+
+#[derive(Debug)]
+enum State {
+    /// Connected, no byte of a request yet.
+    Idle,
+    ReadingHead(Scan),
+    Resolving(Lookup),
+    Dialing(Box<Eyeballs>),
+    Tunneling,
+    Replying(Box<Answer>),
+    Lingering {
+        discarded_bytes: u64,
+    },
+    Closed,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Lookup {
+    ToAsk,
+    Asked,
+}
+
+/// An answer of the proxy on its way out.
+#[derive(Debug)]
+struct Answer {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exchange {
+    /// No request yet.
+    None,
+    Open,
+    /// Over; its access line is to be written.
+    Over,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+    client_ready: Ready,
+    upstream_ready: Ready,
+    up: Half,
+    down: Half,
+    /// Bytes of [`ESTABLISHED`] that the client has not been sent yet.
+    greeting_left: u8,
+    /// Which direction goes first if both could read: they take turns.
+    first: Side,
+    /// The side that reset its connection, the first if both did.
+    reset: Option<Side>,
+    end: Option<EndReason>,
+    /// Bytes were under way when it ended.
+    cut: bool,
+    exchange: Exchange,
+    status: Option<u16>,
+    refusal: Option<Box<Refusal>>,
+    client: SocketAddr,
+    target: Option<Target>,
+    /// The name as the search list completed it: rules for either speak.
+    completed: Option<Box<str>>,
+    rule: Option<RuleName>,
+    via: Option<SocketAddr>,
+    /// Where the upstream stood among the attempts: its events name it.
+    place: u8,
+    started: Tick,
+    /// When the current state was entered.
+    since: Tick,
+    deadline: Tick,
+    /// When a client that closed its sending side before it had an answer is given up.
+    client_left_due: Option<Tick>,
+    dns_ms: Option<u32>,
+    dial_ms: Option<u32>,
+    /// Method and URL of a request that is not CONNECT.
+    asked: Option<Box<(Cow<'static, str>, Box<str>)>>,
+}
+
+impl Session {
+    /// A freshly accepted connection.
+    #[must_use]
+    pub fn new(client: SocketAddr, now: Tick, policy: &Policy) -> Session {
+        Session {
+            state: State::Idle,
+            client_ready: Ready::fresh(),
+            upstream_ready: Ready::default(),
+            up: Half::default(),
+            down: Half::default(),
+            greeting_left: 0,
+            first: Side::Client,
+            reset: None,
+            end: None,
+            cut: false,
+            exchange: Exchange::None,
+            status: None,
+            refusal: None,
+            client,
+            target: None,
+            completed: None,
+            rule: None,
+            via: None,
+            place: 0,
+            started: now,
+            since: now,
+            deadline: now.after(policy.timeouts.head_ms),
+            client_left_due: None,
+            dns_ms: None,
+            dial_ms: None,
+            asked: None,
+        }
+    }
+
+    /// A freshly accepted connection that is answered with a refusal at once, before anything is read.
+    #[must_use]
+    pub fn refused(
+        client: SocketAddr,
+        refusal: Refusal,
+        rule: Option<RuleName>,
+        now: Tick,
+        policy: &Policy,
+    ) -> Session {
+        let mut session = Session::new(client, now, policy);
+        session.rule = rule;
+        session.refuse(refusal, now, policy);
+        session
+    }
+
+    /// What is to be done next. Pure.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        if self.exchange == Exchange::Over {
+            return Step::Record;
+        }
+        match &self.state {
+            State::Idle | State::ReadingHead(_) if self.client_ready.readable => Step::Read(Side::Client),
+            State::Idle | State::ReadingHead(_) => Step::Wait,
+            State::Resolving(Lookup::ToAsk) => Step::Resolve,
+            State::Resolving(Lookup::Asked) => self.watch_client(),
+            State::Dialing(eyeballs) => match (eyeballs.to_confirm(), eyeballs.to_start()) {
+                // Who stands already wins before another attempt is started.
+                (Some(place), _) => Step::ConfirmDial(place),
+                (None, Some((place, address))) => Step::Dial(place, address),
+                (None, None) => self.watch_client(),
+            },
+            State::Tunneling => self.relay_step(),
+            State::Replying(answer) if answer.sent == answer.bytes.len() => Step::ShutdownWrite(Side::Client),
+            State::Replying(_) if self.client_ready.writable => Step::Write(Side::Client),
+            State::Replying(_) => Step::Wait,
+            State::Lingering { .. } if self.client_ready.readable => Step::Discard,
+            State::Lingering { .. } => Step::Wait,
+            State::Closed => Step::End(self.end.unwrap_or(EndReason::Unused)),
+        }
+    }
+
+    /// How `step` went. Changes the state, and with it the deadline.
+    pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
+        match step {
+            Step::Read(side) if matches!(self.state, State::Tunneling) => self.relay_read(side, outcome),
+            Step::Read(_) => self.head_read(outcome, now, policy),
+            Step::Write(_) if matches!(self.state, State::Replying(_)) => self.answer_written(outcome),
+            Step::Write(side) => self.relay_wrote(side, outcome),
+            Step::ShutdownWrite(_) if matches!(self.state, State::Replying(_)) => self.linger(now),
+            Step::ShutdownWrite(side) => self.sink_shut(side, outcome),
+            Step::Discard => self.discarded(outcome),
+            Step::Resolve => {
+                if let State::Resolving(lookup) = &mut self.state {
+                    *lookup = Lookup::Asked;
+                }
+            }
+            Step::Dial(place, address) => self.dial_started(place, address, outcome, now, policy),
+            Step::ConfirmDial(place) => self.dial_confirmed(place, outcome, now, policy),
+            Step::TakeError(side) => self.error_taken(side, outcome),
+            Step::Record => self.exchange = Exchange::None,
+            // Nothing was done, so nothing changes.
+            Step::Wait | Step::End(_) => {}
+        }
+        if matches!(self.state, State::Tunneling) {
+            self.relay_moved(outcome, now, policy);
+        }
+    }
+
+    /// An event said so. Sets bits and nothing else, but for the deadline of a client that leaves.
+    pub fn on_client_ready(&mut self, news: Ready, now: Tick) {
+        self.client_ready.add(news);
+        self.arm_client_left(now);
+    }
+
+    /// An event said so about the attempt at `place`, or about the upstream that was won there.
+    pub fn on_upstream_ready(&mut self, place: u8, news: Ready) {
+        if let State::Dialing(eyeballs) = &mut self.state {
+            if let Some(attempt) = eyeballs.attempt(place) {
+                attempt.ready.add(news);
+            }
+        } else if self.place == place {
+            self.upstream_ready.add(news);
+        }
+    }
+
+    /// The addresses that follow are of this name: the search list has completed the one that was asked for.
+    pub fn on_completed(&mut self, name: &str) {
+        self.completed = Some(name.to_ascii_lowercase().into());
+    }
+
+    /// Addresses of the name asked for by [`Step::Resolve`]; `last` says that no more will come.
+    pub fn on_addresses(&mut self, addresses: Vec<IpAddr>, last: bool, now: Tick, policy: &Policy) {
+        if matches!(self.state, State::Resolving(_)) {
+            self.dns_ms = Some(elapsed_ms(self.since, now));
+            self.start_dialing(now, policy);
+        }
+        if let State::Dialing(eyeballs) = &mut self.state {
+            eyeballs.add(addresses, last, now);
+            self.dial_next(now, policy);
+        }
+    }
+
+    /// The name asked for by [`Step::Resolve`] has no address.
+    pub fn on_unresolved(&mut self, error: &ResolveError, now: Tick, policy: &Policy) {
+        if matches!(self.state, State::Resolving(_)) {
+            self.dns_ms = Some(elapsed_ms(self.since, now));
+            self.refuse(opening::resolve_refusal(error), now, policy);
+        }
+    }
+
+    /// The free list can lend again.
+    pub fn on_storage(&mut self) {
+        self.up.starved = false;
+        self.down.starved = false;
+    }
+
+    /// The deadline has passed. Early calls do nothing.
+    pub fn on_deadline(&mut self, now: Tick, policy: &Policy) {
+        let Some((kind, due)) = self.deadline() else { return };
+        if now < due {
+            return;
+        }
+        match (kind, &self.state) {
+            (Kind::Head, State::Idle) => self.finish(EndReason::Unused),
+            (Kind::Head, _) => self.refuse(Refusal::HeadTimeout, now, policy),
+            (Kind::Resolve, _) => {
+                self.dns_ms = Some(elapsed_ms(self.since, now));
+                self.refuse(Refusal::DnsTimeout { servers: Box::default() }, now, policy);
+            }
+            (Kind::Attempt, _) => self.dial_next(now, policy),
+            (Kind::Dial, _) => {
+                self.dial_ms = Some(elapsed_ms(self.since, now));
+                self.refuse(Refusal::DialTimeout, now, policy);
+            }
+            (Kind::ClientLeft, _) => self.finish(EndReason::ClientLeft),
+            (Kind::Idle, _) => self.finish(EndReason::IdleTimeout),
+            (Kind::HalfOpen, _) => self.finish(EndReason::HalfOpenTimeout),
+            // Refused, and that stays the reason.
+            (Kind::Linger, _) => self.finish(EndReason::ClientLeft),
+        }
+    }
+
+    /// The proxy takes no new connections. Requests under way and tunnels go on.
+    pub fn on_drain(&mut self, now: Tick) {
+        if matches!(self.state, State::Idle) {
+            self.deadline = self.deadline.min(now.after(DRAIN_IDLE_MS));
+        }
+    }
+
+    /// The grace is over: who has no answer yet is told why, and everything ends.
+    pub fn on_grace_over(&mut self, now: Tick, policy: &Policy) {
+        match self.state {
+            State::Idle => self.finish(EndReason::Unused),
+            State::ReadingHead(_) | State::Resolving(_) | State::Dialing(_) => {
+                self.refuse(Refusal::ShuttingDown, now, policy);
+            }
+            State::Tunneling => self.finish(EndReason::Grace),
+            // Its answer is out or going out.
+            State::Replying(_) | State::Lingering { .. } | State::Closed => {}
+        }
+    }
+
+    /// The process ends now. What is still open is closed and logged.
+    pub fn on_quit(&mut self) {
+        self.finish(EndReason::Grace);
+    }
+
+    /// Whether bytes wait for storage to be read into.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.up.starved || self.down.starved
+    }
+
+    /// Whether [`Step::Wait`] is legal: no operation that the session wants is known to be ready. Said once more from the
+    /// property itself and not from how steps are chosen, for assertions.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        let idle = |half: &Half, from: Ready, to: Ready| {
+            let takes = half.sink == Sink::Open;
+            let must_write = takes && !half.ring.is_empty() && to.writable;
+            let must_shut = takes && half.ring.is_empty() && half.source == Source::Ended;
+            let must_read = takes && half.ring.is_empty() && half.source == Source::Open && !half.starved;
+            !(must_write || must_shut || must_read && from.readable)
+        };
+        let (client, upstream) = (self.client_ready, self.upstream_ready);
+        self.exchange != Exchange::Over
+            && match &self.state {
+                State::Idle | State::ReadingHead(_) | State::Lingering { .. } => !client.readable,
+                State::Resolving(lookup) => *lookup == Lookup::Asked && !client.error,
+                State::Dialing(eyeballs) => {
+                    eyeballs.to_start().is_none() && eyeballs.to_confirm().is_none() && !client.error
+                }
+                State::Tunneling if self.greeting_left > 0 => {
+                    !client.writable && idle(&self.up, client, upstream)
+                }
+                State::Tunneling => idle(&self.up, client, upstream) && idle(&self.down, upstream, client),
+                State::Replying(_) => !client.writable,
+                State::Closed => false,
+            }
+    }
+
+    /// The current deadline and its kind; none once closed.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Kind, Tick)> {
+        let kind = match &self.state {
+            State::Idle | State::ReadingHead(_) => Kind::Head,
+            // Its answer may be due before its grace is over: then it gets one.
+            State::Resolving(_) | State::Dialing(_) if self.client_left_due == Some(self.deadline) => {
+                Kind::ClientLeft
+            }
+            State::Resolving(_) => Kind::Resolve,
+            State::Dialing(_) => Kind::Dial,
+            State::Tunneling if self.is_half_open() => Kind::HalfOpen,
+            State::Tunneling => Kind::Idle,
+            State::Replying(_) | State::Lingering { .. } => Kind::Linger,
+            State::Closed => return None,
+        };
+        if let State::Dialing(eyeballs) = &self.state
+            && let Some(due) = eyeballs.next_due()
+            && due < self.deadline
+        {
+            return Some((Kind::Attempt, due));
+        }
+        Some((kind, self.deadline))
+    }
+
+    /// The name or address asked for.
+    #[must_use]
+    pub fn target(&self) -> Option<&Target> {
+        self.target.as_ref()
+    }
+
+    /// Whether the answer to a lookup is still wanted.
+    #[must_use]
+    pub fn wants_lookup(&self) -> bool {
+        match &self.state {
+            State::Resolving(_) => true,
+            State::Dialing(eyeballs) => eyeballs.wants_more(),
+            State::Idle
+            | State::ReadingHead(_)
+            | State::Tunneling
+            | State::Replying(_)
+            | State::Lingering { .. }
+            | State::Closed => false,
+        }
+    }
+
+    /// Whether the upstream socket must be kept. Once closed, it goes with the session: [`Session::closes_with_reset`]
+    /// says how.
+    #[must_use]
+    pub fn wants_upstream(&self) -> bool {
+        matches!(self.state, State::Dialing(_) | State::Tunneling | State::Closed)
+    }
+
+    /// Whether closing `side` is to be a reset: what the other side did, or a stream that was cut off.
+    #[must_use]
+    pub fn closes_with_reset(&self, side: Side) -> bool {
+        match self.end {
+            Some(EndReason::ClientReset) => side == Side::Upstream,
+            Some(EndReason::UpstreamReset) => side == Side::Client && self.reset == Some(Side::Upstream),
+            // A FIN here would make a cut stream look complete.
+            Some(EndReason::Grace | EndReason::IdleTimeout | EndReason::HalfOpenTimeout) => self.cut,
+            Some(EndReason::Done | EndReason::Unused | EndReason::Refused(_) | EndReason::ClientLeft)
+            | None => false,
+        }
+    }
+
+    /// Where the next bytes read from `side` belong. Empty if storage must be lent first ([`Session::attach`]).
+    pub fn fill_slice(&mut self, side: Side) -> &mut [u8] {
+        self.half_from(side).ring.fill_slice()
+    }
+
+    /// Lends storage for reading from `side`; what is not needed comes back.
+    #[must_use]
+    pub fn attach(&mut self, side: Side, storage: Storage) -> Option<Storage> {
+        self.half_from(side).ring.attach(storage)
+    }
+
+    /// The next bytes to be written to `side`.
+    #[must_use]
+    pub fn drain_slice(&self, side: Side) -> &[u8] {
+        match (&self.state, side) {
+            (State::Replying(answer), _) => &answer.bytes[answer.sent..],
+            (_, Side::Client) if self.greeting_left > 0 => {
+                &ESTABLISHED[ESTABLISHED.len() - usize::from(self.greeting_left)..]
+            }
+            (_, Side::Client) => self.down.ring.drain_slice(),
+            (_, Side::Upstream) => self.up.ring.drain_slice(),
+        }
+    }
+
+    /// Gives up storage that holds nothing. To be called until `None` whenever the session stops running.
+    pub fn detach(&mut self) -> Option<Storage> {
+        if matches!(self.state, State::Closed) {
+            self.up.ring.clear();
+            self.down.ring.clear();
+        }
+        self.up.ring.detach_if_empty().or_else(|| self.down.ring.detach_if_empty())
+    }
+
+    /// The access line's facts about the exchange that has just ended.
+    #[must_use]
+    pub fn record(&self, now: Tick) -> Record<'_> {
+        Record {
+            client: self.client,
+            request: match (&self.target, &self.asked) {
+                (Some(target), _) => Asked::Connect(target),
+                (None, Some(asked)) => Asked::Http { method: &asked.0, url: &asked.1 },
+                (None, None) => Asked::Nothing,
+            },
+            status: self.status,
+            via: self.via,
+            rule: self.rule.as_deref(),
+            up_bytes: self.up.moved,
+            down_bytes: self.down.moved,
+            dns_ms: self.dns_ms.map(u64::from),
+            dial_ms: self.dial_ms.map(u64::from),
+            total_ms: now.since(self.started),
+            end: self.end.map_or("-", EndReason::word),
+            refusal: self.refusal.as_deref(),
+        }
+    }
+
+    /// The only way to `Closed`. The first cause wins.
+    fn finish(&mut self, reason: EndReason) {
+        self.end.get_or_insert(reason);
+        let is_cut = |half: &Half| !half.ring.is_empty() || half.sink == Sink::Broken;
+        self.cut = is_cut(&self.up) || is_cut(&self.down) || self.greeting_left > 0;
+        if self.exchange == Exchange::Open {
+            self.exchange = Exchange::Over;
+        }
+        self.state = State::Closed;
+    }
+
+    fn enter(&mut self, now: Tick, timeout_ms: u64) {
+        self.since = now;
+        self.deadline = now.after(timeout_ms);
+        self.arm_client_left(now);
+    }
+
+    /// The direction that is read from `side`.
+    fn half_from(&mut self, side: Side) -> &mut Half {
+        match side {
+            Side::Client => &mut self.up,
+            Side::Upstream => &mut self.down,
+        }
+    }
+
+    fn half_and_source(&mut self, side: Side) -> (&mut Half, &mut Ready) {
+        match side {
+            Side::Client => (&mut self.up, &mut self.client_ready),
+            Side::Upstream => (&mut self.down, &mut self.upstream_ready),
+        }
+    }
+
+    fn half_and_sink(&mut self, side: Side) -> (&mut Half, &mut Ready) {
+        match side {
+            Side::Client => (&mut self.down, &mut self.client_ready),
+            Side::Upstream => (&mut self.up, &mut self.upstream_ready),
+        }
+    }
+}
+
+fn elapsed_ms(from: Tick, to: Tick) -> u32 {
+    u32::try_from(to.since(from)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,221 @@
+//! From the first byte of a request to an upstream that stands, or to a refusal.
+
+use std::net::SocketAddr;
+
+use super::{CLIENT_LEFT_MS, EndReason};
+use super::{Exchange, Lookup, Outcome, Policy, Session, Side, State, Step, URL_MAX_BYTES, elapsed_ms};
+use crate::proto::eyeballs::{self, Eyeballs};
+use crate::proto::failure::Failure;
+use crate::proto::head::{self, Parsed, Request, Scan, Scanned};
+use crate::proto::relay::Ready;
+use crate::proto::reply::{ESTABLISHED, Refusal};
+use crate::proto::resolver::ResolveError;
+use crate::proto::rules::{Early, GUARD_RULE, Verdict};
+use crate::proto::target::{Host, Target};
+use crate::proto::tick::Tick;
+
+impl Session {
+    pub(super) fn head_read(&mut self, outcome: Outcome, now: Tick, policy: &Policy) {
+        match outcome {
+            Outcome::Moved(count) => {
+                let offered = self.up.ring.fill_slice().len();
+                self.up.read(count, offered, &mut self.client_ready);
+                self.exchange = Exchange::Open;
+                self.scan_head(now, policy);
+            }
+            Outcome::Blocked => self.client_ready.readable = false,
+            Outcome::NoStorage => {
+                self.exchange = Exchange::Open;
+                self.refuse(Refusal::BufferMemory, now, policy);
+            }
+            Outcome::Eof if matches!(self.state, State::Idle) => self.finish(EndReason::Unused),
+            Outcome::Eof => {
+                self.refuse(Refusal::BadRequest("the connection ended inside the request head"), now, policy)
+            }
+            Outcome::Failed(_) if matches!(self.state, State::Idle) => self.finish(EndReason::Unused),
+            Outcome::Failed(_) => self.finish(EndReason::ClientReset),
+            // Not an outcome of reading.
+            Outcome::Done => {}
+        }
+    }
+
+    pub(super) fn scan_head(&mut self, now: Tick, policy: &Policy) {
+        let mut scan = match &self.state {
+            State::ReadingHead(scan) => *scan,
+            State::Idle
+            | State::Resolving(_)
+            | State::Dialing(_)
+            | State::Tunneling
+            | State::Replying(_)
+            | State::Lingering { .. }
+            | State::Closed => Scan::default(),
+        };
+        match scan.scan(self.up.ring.drain_slice()) {
+            // The deadline stays: it runs from the accepted connection to the complete head.
+            Scanned::Incomplete => self.state = State::ReadingHead(scan),
+            Scanned::Bad(refusal) => self.refuse(refusal, now, policy),
+            Scanned::Complete(head_bytes) => {
+                let head = &self.up.ring.drain_slice()[..head_bytes];
+                let parsed = head::parse(head);
+                if parsed.is_err() {
+                    self.target = head::connect_target(head);
+                }
+                self.up.ring.drained(head_bytes);
+                match parsed {
+                    Ok(Parsed { request: Request::Connect(target), .. }) => self.connect(target, now, policy),
+                    Ok(Parsed { request: Request::Http, method, target_text, .. }) => {
+                        self.asked = Some(Box::new((method, cut(&target_text))));
+                        self.refuse(Refusal::PlainHttpNotSupported, now, policy);
+                    }
+                    Err(refusal) => self.refuse(refusal, now, policy),
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, target: Target, now: Tick, policy: &Policy) {
+        let target = self.target.insert(target);
+        if let Host::Ip(address) = target.host {
+            self.start_dialing(now, policy);
+            return self.on_addresses(vec![address], true, now, policy);
+        }
+        match policy.rules.judge_name(self.client.ip(), target) {
+            Early::Resolve(rule) => {
+                self.rule = rule;
+                self.state = State::Resolving(Lookup::ToAsk);
+                self.enter(now, policy.timeouts.resolve_ms);
+            }
+            Early::Refuse(refusal, rule) => {
+                self.rule = Some(rule);
+                self.refuse(refusal, now, policy);
+            }
+        }
+    }
+
+    pub(super) fn start_dialing(&mut self, now: Tick, policy: &Policy) {
+        self.state = State::Dialing(Box::new(Eyeballs::new(policy.families)));
+        self.enter(now, policy.timeouts.dial_ms);
+    }
+
+    /// Judges the next candidate if it is time for one, and starts with it if it is allowed: every attempt is judged on
+    /// the very address that is dialed, however late it came. Refuses when nothing is left to try or to come.
+    pub(super) fn dial_next(&mut self, now: Tick, policy: &Policy) {
+        let (State::Dialing(eyeballs), Some(target)) = (&mut self.state, &self.target) else { return };
+        while let Some(address) = eyeballs.next_candidate(now) {
+            match policy.rules.judge_address(self.client.ip(), target, self.completed.as_deref(), address) {
+                Verdict::Allow(rule) => eyeballs.begin(SocketAddr::new(address, target.port), rule, now),
+                Verdict::Deny(refusal, rule) => eyeballs.note_denied(refusal, rule),
+            }
+        }
+        let Some(verdict) = eyeballs.verdict() else { return };
+        let refusal = match verdict {
+            eyeballs::Verdict::Failed(failure) => {
+                if failure == Failure::OwnListener {
+                    self.rule = Some(GUARD_RULE);
+                }
+                failure.refusal()
+            }
+            eyeballs::Verdict::Denied(refusal, rule) => {
+                self.rule = Some(rule);
+                refusal
+            }
+            eyeballs::Verdict::Excluded => Refusal::FamilyExcluded,
+            eyeballs::Verdict::Nothing => Refusal::NameNotFound { rcode: 0 },
+        };
+        if self.via.is_some() {
+            self.dial_ms = Some(elapsed_ms(self.since, now));
+        }
+        self.refuse(refusal, now, policy);
+    }
+
+    pub(super) fn dial_started(
+        &mut self,
+        place: u8,
+        address: SocketAddr,
+        outcome: Outcome,
+        now: Tick,
+        policy: &Policy,
+    ) {
+        let State::Dialing(eyeballs) = &mut self.state else { return };
+        eyeballs.started();
+        self.via = Some(address);
+        self.rule = eyeballs.attempt(place).map(|attempt| attempt.rule.clone());
+        match outcome {
+            Outcome::Failed(failure) => self.dial_failed(place, failure, now, policy),
+            // Under way.
+            Outcome::Moved(_) | Outcome::Blocked | Outcome::Eof | Outcome::Done | Outcome::NoStorage => {}
+        }
+    }
+
+    pub(super) fn dial_confirmed(&mut self, place: u8, outcome: Outcome, now: Tick, policy: &Policy) {
+        let State::Dialing(eyeballs) = &mut self.state else { return };
+        match outcome {
+            Outcome::Blocked => {
+                if let Some(attempt) = eyeballs.attempt(place) {
+                    attempt.ready = Ready::default();
+                }
+            }
+            Outcome::Failed(failure) => self.dial_failed(place, failure, now, policy),
+            Outcome::Moved(_) | Outcome::Eof | Outcome::Done | Outcome::NoStorage => {
+                let Some(won) = eyeballs.take(place) else { return };
+                self.place = place;
+                self.via = Some(won.address);
+                self.rule = Some(won.rule);
+                self.upstream_ready = won.ready;
+                self.dial_ms = Some(elapsed_ms(self.since, now));
+                self.status = Some(200);
+                self.greeting_left = ESTABLISHED.len() as u8;
+                self.state = State::Tunneling;
+                self.completed = None;
+                self.enter(now, policy.timeouts.idle_ms);
+            }
+        }
+    }
+
+    fn dial_failed(&mut self, place: u8, failure: Failure, now: Tick, policy: &Policy) {
+        if let State::Dialing(eyeballs) = &mut self.state {
+            eyeballs.failed(place, failure, now);
+            self.dial_next(now, policy);
+        }
+    }
+
+    /// While nothing is read from the client, only an error on its socket needs a system call. A mere FIN is known from
+    /// the event that announced it and has set the deadline (`arm_client_left`).
+    pub(super) fn watch_client(&self) -> Step {
+        if self.client_ready.error { Step::TakeError(Side::Client) } else { Step::Wait }
+    }
+
+    /// The grace is counted once, from when the client's end was first known, however the state changes meanwhile.
+    pub(super) fn arm_client_left(&mut self, now: Tick) {
+        if self.client_ready.read_closed && self.wants_answer() {
+            let due = *self.client_left_due.get_or_insert(now.after(CLIENT_LEFT_MS));
+            self.deadline = self.deadline.min(due);
+        }
+    }
+
+    pub(super) fn wants_answer(&self) -> bool {
+        matches!(self.state, State::Resolving(_) | State::Dialing(_))
+    }
+}
+
+/// As much of a URL as the access line shows: what a client may make us keep is bounded.
+fn cut(url: &str) -> Box<str> {
+    let end = (0..=url.len().min(URL_MAX_BYTES)).rev().find(|&end| url.is_char_boundary(end)).unwrap_or(0);
+    url[..end].into()
+}
+
+/// What the client is told when its name could not be resolved.
+pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
+    match error {
+        ResolveError::NotFound { rcode } => Refusal::NameNotFound { rcode: *rcode },
+        ResolveError::Failed { rcode } => Refusal::ResolverFailed { rcode: Some(*rcode) },
+        ResolveError::Timeout { servers } => {
+            let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+            Refusal::DnsTimeout { servers: servers.join(", ").into() }
+        }
+        ResolveError::NoServers => Refusal::NoNameserver,
+        ResolveError::Busy => Refusal::ResolverBusy,
+        ResolveError::Broken | ResolveError::Io(_) => Refusal::ResolverFailed { rcode: None },
+        ResolveError::NoSocket(_) => Refusal::Descriptors,
+    }
+}

@@ -1,0 +1,191 @@
+//! What a session and its loop say to each other, and what the access log is told.
+
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+
+use crate::proto::failure::Failure;
+use crate::proto::lookup::Families;
+use crate::proto::reply::Refusal;
+use crate::proto::rules::Rules;
+use crate::proto::target::Target;
+
+/// Lengths of all timeouts, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the accepted connection to a complete request head.
+    pub head_ms: u64,
+    /// For resolving a name.
+    pub resolve_ms: u64,
+    /// For dialing, all candidates together.
+    pub dial_ms: u64,
+    /// For a tunnel in which nothing moves, either way.
+    pub idle_ms: u64,
+    /// The same once one direction has ended.
+    pub half_open_ms: u64,
+    /// For everything still running once the proxy drains.
+    pub grace_ms: u64,
+}
+
+/// What a session is judged by.
+#[derive(Debug)]
+pub struct Policy {
+    /// Who may go where.
+    pub rules: Rules,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Address families that may be dialed.
+    pub families: Families,
+    /// The proxy's name in `Proxy-Status`.
+    pub via: Box<str>,
+}
+
+/// The two ends of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who asked us.
+    Client,
+    /// Whom we dialed.
+    Upstream,
+}
+
+/// What is to be done next: one system call at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read from that side into [`Session::fill_slice`](super::Session::fill_slice).
+    Read(Side),
+    /// Write [`Session::drain_slice`](super::Session::drain_slice) to that side.
+    Write(Side),
+    /// Shut down the sending direction towards that side.
+    ShutdownWrite(Side),
+    /// Read from the client and forget what comes.
+    Discard,
+    /// Resolve [`Session::target`](super::Session::target)'s name; the answer comes to [`Session::on_addresses`](super::Session::on_addresses).
+    Resolve,
+    /// Start connecting to that address. An earlier attempt at the same place is given up.
+    Dial(u8, SocketAddr),
+    /// Find out whether the attempt at that place succeeded. If so, it is the upstream and all others are given up; if
+    /// it failed, it is given up.
+    ConfirmDial(u8),
+    /// Fetch the error pending on that side's socket: it matters while nothing is read from it.
+    TakeError(Side),
+    /// An exchange is over: write [`Session::record`](super::Session::record) to the access log.
+    Record,
+    /// Nothing, until readiness, an answer, storage or a deadline says otherwise.
+    Wait,
+    /// Close both sockets and forget the session.
+    End(EndReason),
+}
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// So many bytes were read or written.
+    Moved(usize),
+    /// Would block, or is not decided yet.
+    Blocked,
+    /// The peer has ended its direction.
+    Eof,
+    /// Done, or under way for [`Step::Resolve`] and [`Step::Dial`].
+    Done,
+    /// No storage can be lent for reading now; [`Session::on_storage`](super::Session::on_storage) follows when it can.
+    NoStorage,
+    /// Failed for that cause.
+    Failed(Failure),
+}
+
+/// Why a session ended. The first cause wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// Both directions ended in order.
+    Done,
+    /// No request ever came: nothing to log.
+    Unused,
+    /// The proxy answered itself; the word is the RFC 9209 error type.
+    Refused(&'static str),
+    /// The client went away before it had an answer.
+    ClientLeft,
+    /// The client reset the connection.
+    ClientReset,
+    /// The upstream reset the connection, or closed it while bytes for it were under way.
+    UpstreamReset,
+    /// `--idle-timeout`.
+    IdleTimeout,
+    /// `--half-open-timeout`.
+    HalfOpenTimeout,
+    /// `--grace` was over, or a second signal came.
+    Grace,
+}
+
+impl EndReason {
+    /// The word behind `end=` in the access line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            EndReason::Done => "done",
+            EndReason::Unused => "unused",
+            EndReason::Refused(error_type) => error_type,
+            EndReason::ClientLeft => "client_left",
+            EndReason::ClientReset => "client_reset",
+            EndReason::UpstreamReset => "upstream_reset",
+            EndReason::IdleTimeout => "idle_timeout",
+            EndReason::HalfOpenTimeout => "half_open_timeout",
+            EndReason::Grace => "grace",
+        }
+    }
+}
+
+/// What an access line says. Times in milliseconds; `None` stands for "did not happen".
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// What was asked for.
+    pub request: Asked<'a>,
+    /// The status sent to the client; `None` if it was sent none.
+    pub status: Option<u16>,
+    /// The address that was dialed last.
+    pub via: Option<SocketAddr>,
+    /// The rule that decided, if it came to that.
+    pub rule: Option<&'a str>,
+    /// Payload bytes from client to upstream.
+    pub up_bytes: u64,
+    /// Payload bytes from upstream to client, or the bytes of the proxy's own answer.
+    pub down_bytes: u64,
+    /// Resolving.
+    pub dns_ms: Option<u64>,
+    /// Dialing, all attempts together.
+    pub dial_ms: Option<u64>,
+    /// From the accepted connection to the end.
+    pub total_ms: u64,
+    /// See [`EndReason::word`].
+    pub end: &'static str,
+    /// What the client was told, if the proxy answered itself.
+    pub refusal: Option<&'a Refusal>,
+}
+
+/// The request as the access line tells it. Nothing in it has white space or a query string.
+#[derive(Debug)]
+pub enum Asked<'a> {
+    /// No request was understood.
+    Nothing,
+    /// A tunnel to there.
+    Connect(&'a Target),
+    /// Plain HTTP.
+    Http {
+        /// The method.
+        method: &'a str,
+        /// The URL without its query.
+        url: &'a str,
+    },
+}
+
+/// Method and target, as they stand in the access line.
+impl Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Asked::Nothing => f.write_str("- -"),
+            Asked::Connect(target) => write!(f, "CONNECT {target}"),
+            Asked::Http { method, url } => write!(f, "{method} {url}"),
+        }
+    }
+}
