@@ -28,3 +28,4 @@ pub mod proto;
 
 pub mod config;
 
+pub mod sys;

@@ -1,0 +1,89 @@
+//! Listening: one socket per address and loop, all loops on the same port by `SO_REUSEPORT`.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::proto::failure::Failure;
+
+use super::stream::failure;
+
+/// Connections that the kernel may hold for one listener before they are accepted; `net.core.somaxconn` bounds it too.
+const BACKLOG: i32 = 4096;
+
+/// Opens a listener. With port 0 the kernel picks one: see [`TcpListener::local_addr`].
+///
+/// Options set here are inherited by every accepted connection (kernel fact `nodelay_is_inherited_from_listener`), which
+/// saves a system call for each.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` serves both families, a certain address only its own.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    // Urgent data is part of the stream: without this the kernel takes its byte out.
+    socket.set_out_of_band_inline(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Whether another process listens on `address` and lets us share it. Meant for replacing a running proxy by a new one
+/// without losing a connection; a forgotten old one would take half of the clients without a word.
+pub fn is_shared(address: SocketAddr) -> bool {
+    let probe = || -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        // Without SO_REUSEPORT, a bind beside a listener fails; connections that linger from earlier do not matter.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    probe().is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+}
+
+/// Whether listening failed because the machine does not have the address (yet).
+pub fn is_not_here(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable
+}
+
+/// What `accept` gave.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection and its client; an IPv4 client of a dual-stack listener has its IPv4 address.
+    Connection(TcpStream, SocketAddr),
+    /// The connection was gone before we came to it. The next may be there.
+    Gone,
+    /// None left.
+    Empty,
+    /// No descriptor or memory for a connection: those in the queue stay there.
+    Exhausted(io::Error),
+}
+
+/// Takes one connection from the queue.
+pub fn accept(listener: &TcpListener) -> Accepted {
+    match listener.accept() {
+        Ok((stream, client)) => {
+            Accepted::Connection(stream, SocketAddr::new(client.ip().to_canonical(), client.port()))
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Accepted::Empty,
+        Err(error) => match failure(&error) {
+            Failure::NoDescriptors | Failure::NoResources => Accepted::Exhausted(error),
+            // accept(2): errors of the new connection itself are reported here, and a packet filter's "no" as EPERM.
+            Failure::Refused
+            | Failure::Unreachable
+            | Failure::TimedOut
+            | Failure::Reset
+            | Failure::BrokenPipe
+            | Failure::Forbidden
+            | Failure::OwnListener
+            | Failure::Other(_) => Accepted::Gone,
+        },
+    }
+}

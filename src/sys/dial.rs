@@ -1,0 +1,77 @@
+//! Connecting to an upstream without waiting for it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use mio::net::TcpStream;
+use mio::{Registry, Token};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::config::Sources;
+use crate::proto::failure::Failure;
+use crate::proto::rules::Rules;
+use crate::proto::session::Outcome;
+
+use super::stream::{self, failure};
+
+/// Starts connecting to `address` and registers the socket, for both interests and for good. Registration comes after
+/// `connect`: readiness that is already there is then announced (kernel fact `registration_reports_current_readiness`),
+/// and a socket that is not connecting yet would announce a hang-up.
+pub fn start(
+    address: SocketAddr,
+    token: Token,
+    registry: &Registry,
+    rules: &Rules,
+    sources: &Sources,
+) -> Result<TcpStream, Failure> {
+    if rules.may_be_own_listener(address) && is_local(address.ip()) {
+        return Err(Failure::OwnListener);
+    }
+    connect(address, token, registry, sources).map_err(|error| failure(&error))
+}
+
+/// Whether the attempt that was announced as over has succeeded. A peer's address is the proof (kernel fact
+/// `connect_pending_has_no_peer`); without one, the pending error tells why, and with neither the attempt goes on.
+pub fn confirm(stream: &TcpStream) -> Outcome {
+    match stream.peer_addr() {
+        Ok(_) => Outcome::Done,
+        Err(_) => match stream.take_error() {
+            Ok(None) => Outcome::Blocked,
+            Ok(Some(error)) | Err(error) => Outcome::Failed(failure(&error)),
+        },
+    }
+}
+
+fn connect(
+    address: SocketAddr,
+    token: Token,
+    registry: &Registry,
+    sources: &Sources,
+) -> io::Result<TcpStream> {
+    let mut stream = match sources.towards(address.ip()) {
+        None => TcpStream::connect(address)?,
+        Some(source) => connect_from(source, address)?,
+    };
+    // A relay passes on what comes as it comes; Nagle's algorithm would hold back every second small message. The
+    // client's side inherits the option from the listener.
+    stream.set_nodelay(true)?;
+    // Urgent data is part of the stream: without this the kernel takes its byte out.
+    SockRef::from(&stream).set_out_of_band_inline(true)?;
+    registry.register(&mut stream, token, stream::interests())?;
+    Ok(stream)
+}
+
+fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    match socket.connect(&address.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        Err(_) | Ok(()) => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+/// Whether `address` is one of this machine's: exactly those can be bound to. Asked only for a port that we listen on.
+fn is_local(address: IpAddr) -> bool {
+    address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
+}

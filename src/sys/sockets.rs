@@ -1,0 +1,112 @@
+//! The sockets of one session: its client, the attempts at an upstream, and the one that stands.
+
+use mio::net::TcpStream;
+
+use super::{dial, stream};
+use crate::proto::failure::Failure;
+use crate::proto::session::{Outcome, Side};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Sockets {
+    client: TcpStream,
+    upstream: Option<TcpStream>,
+    /// By their place. Empty, and without memory of its own, once one stands.
+    attempts: Vec<(u8, TcpStream)>,
+}
+
+impl Sockets {
+    /// Of a session that has only a client yet.
+    #[must_use]
+    pub fn new(client: TcpStream) -> Sockets {
+        Sockets { client, upstream: None, attempts: Vec::new() }
+    }
+
+    /// See [`stream::read`].
+    pub fn read(&mut self, side: Side, space: &mut [u8]) -> Outcome {
+        self.on(side, Outcome::Eof, |socket| stream::read(socket, space))
+    }
+
+    /// See [`stream::write`].
+    pub fn write(&mut self, side: Side, bytes: &[u8]) -> Outcome {
+        self.on(side, Outcome::Failed(Failure::BrokenPipe), |socket| stream::write(socket, bytes))
+    }
+
+    /// See [`stream::shutdown_write`].
+    pub fn shutdown_write(&mut self, side: Side) -> Outcome {
+        self.on(side, Outcome::Done, |socket| stream::shutdown_write(socket))
+    }
+
+    /// What a read would meet when there is no storage to read into: [`Outcome::NoStorage`] if that would be bytes.
+    pub fn peek(&mut self, side: Side) -> Outcome {
+        match self.on(side, Outcome::Eof, |socket| stream::peek(socket)) {
+            Outcome::Done => Outcome::NoStorage,
+            met @ (Outcome::Eof
+            | Outcome::Failed(_)
+            | Outcome::Blocked
+            | Outcome::Moved(_)
+            | Outcome::NoStorage) => met,
+        }
+    }
+
+    /// See [`stream::take_error`].
+    pub fn take_error(&mut self, side: Side) -> Outcome {
+        self.on(side, Outcome::Done, |socket| stream::take_error(socket))
+    }
+
+    /// Starts an attempt at `place`. One that stood there is given up first: its descriptor may be the last one.
+    pub fn dial(&mut self, place: u8, start: impl FnOnce() -> Result<TcpStream, Failure>) -> Outcome {
+        self.attempts.retain(|(other, _)| *other != place);
+        match start() {
+            Ok(attempt) => {
+                self.attempts.push((place, attempt));
+                Outcome::Done
+            }
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+
+    /// Asks whether the attempt at `place` stands. If so, it becomes the upstream and the others are given up; if it has
+    /// failed, it is given up itself.
+    pub fn confirm(&mut self, place: u8) -> Outcome {
+        let Some(index) = self.attempts.iter().position(|(other, _)| *other == place) else {
+            return Outcome::Blocked;
+        };
+        let outcome = dial::confirm(&self.attempts[index].1);
+        match outcome {
+            Outcome::Done => {
+                self.upstream = Some(self.attempts.swap_remove(index).1);
+                self.attempts = Vec::new();
+            }
+            Outcome::Failed(_) => drop(self.attempts.swap_remove(index)),
+            // It goes on.
+            Outcome::Blocked | Outcome::Moved(_) | Outcome::Eof | Outcome::NoStorage => {}
+        }
+        outcome
+    }
+
+    /// Gives up the upstream and all attempts.
+    pub fn drop_upstream(&mut self) {
+        self.upstream = None;
+        self.attempts = Vec::new();
+    }
+
+    /// Closes everything, with a reset where `with_reset` says so.
+    pub fn close(self, with_reset: impl Fn(Side) -> bool) {
+        for (side, socket) in [(Side::Client, Some(self.client)), (Side::Upstream, self.upstream)] {
+            if let Some(socket) = socket
+                && with_reset(side)
+            {
+                stream::close_with_reset(socket);
+            }
+        }
+    }
+
+    /// A session only names a side that it has; `absent` is what it hears should that ever not hold.
+    fn on(&mut self, side: Side, absent: Outcome, call: impl FnOnce(&mut TcpStream) -> Outcome) -> Outcome {
+        match side {
+            Side::Client => call(&mut self.client),
+            Side::Upstream => self.upstream.as_mut().map_or(absent, call),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Reading, writing and ending connected sockets, and the one translation of `errno` into a [`Failure`].
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::Duration;
+
+use mio::Interest;
+use mio::net::TcpStream;
+use rustix::io::Errno;
+use socket2::SockRef;
+
+use crate::proto::failure::Failure;
+use crate::proto::relay::Ready;
+use crate::proto::session::Outcome;
+
+/// What every connection is watched for, registered once and for good.
+pub fn interests() -> Interest {
+    Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY
+}
+
+/// One `read` into `space`, which must not be empty: nothing read would be taken for the end.
+pub fn read(stream: &mut TcpStream, space: &mut [u8]) -> Outcome {
+    debug_assert!(!space.is_empty());
+    retry(|| stream.read(space), |count| if count == 0 { Outcome::Eof } else { Outcome::Moved(count) })
+}
+
+/// What a read would meet, without reading: `Done` if there are bytes. For when there is nowhere to put them.
+pub fn peek(stream: &TcpStream) -> Outcome {
+    retry(|| stream.peek(&mut [0; 1]), |count| if count == 0 { Outcome::Eof } else { Outcome::Done })
+}
+
+/// One `write` of as much of `bytes` as the socket takes.
+pub fn write(stream: &mut TcpStream, bytes: &[u8]) -> Outcome {
+    retry(|| stream.write(bytes), Outcome::Moved)
+}
+
+/// Ends our sending direction.
+pub fn shutdown_write(stream: &TcpStream) -> Outcome {
+    retry(|| stream.shutdown(std::net::Shutdown::Write), |()| Outcome::Done)
+}
+
+/// Fetches the pending error, if there is one.
+pub fn take_error(stream: &TcpStream) -> Outcome {
+    match stream.take_error() {
+        Ok(None) => Outcome::Done,
+        Ok(Some(error)) | Err(error) => Outcome::Failed(failure(&error)),
+    }
+}
+
+/// Closes with a reset instead of a FIN.
+pub fn close_with_reset(stream: TcpStream) {
+    // A socket that refuses the option is closed all the same.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}
+
+/// What an event says, as readiness bits. An error or a hang-up makes everything worth a try: the call then tells what it
+/// was.
+pub fn ready(event: &mio::event::Event) -> Ready {
+    let error = event.is_error();
+    let over = error || event.is_write_closed();
+    Ready {
+        readable: event.is_readable() || over,
+        writable: event.is_writable() || over,
+        read_closed: event.is_read_closed(),
+        urgent: event.is_priority(),
+        error,
+    }
+}
+
+/// `errno` in the words that decisions are made of.
+pub fn failure(error: &io::Error) -> Failure {
+    let Some(errno) = Errno::from_io_error(error) else { return Failure::Other(0) };
+    match errno {
+        Errno::CONNREFUSED => Failure::Refused,
+        Errno::NETUNREACH
+        | Errno::HOSTUNREACH
+        | Errno::ADDRNOTAVAIL
+        | Errno::AFNOSUPPORT
+        | Errno::NETDOWN
+        | Errno::HOSTDOWN
+        | Errno::NONET => Failure::Unreachable,
+        Errno::TIMEDOUT => Failure::TimedOut,
+        Errno::CONNRESET => Failure::Reset,
+        Errno::PIPE | Errno::NOTCONN => Failure::BrokenPipe,
+        Errno::PERM | Errno::ACCESS => Failure::Forbidden,
+        Errno::MFILE | Errno::NFILE => Failure::NoDescriptors,
+        Errno::NOMEM | Errno::NOBUFS | Errno::ADDRINUSE | Errno::AGAIN => Failure::NoResources,
+        other => Failure::Other(other.raw_os_error()),
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>, done: impl FnOnce(T) -> Outcome) -> Outcome {
+    loop {
+        match call() {
+            Ok(value) => return done(value),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Outcome::Blocked,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Outcome::Failed(failure(&error)),
+        }
+    }
+}
