@@ -2,6 +2,10 @@
 pub mod accept;
 pub mod access_log;
 pub mod dial;
+pub mod name_files;
+pub mod names;
 pub mod output;
+pub mod signals;
 pub mod sockets;
 pub mod stream;
+pub mod watch;
