@@ -2,9 +2,11 @@
 pub mod accept;
 pub mod access_log;
 pub mod dial;
+pub mod event_loop;
 pub mod name_files;
 pub mod names;
 pub mod output;
+pub mod shared;
 pub mod signals;
 pub mod sockets;
 pub mod stream;

@@ -1,0 +1,476 @@
+//! One loop: one poll, its own listeners, its own sessions, nothing shared on the hot path.
+//!
+//! A turn:
+//! 1. Poll, sleeping until the nearest deadline; not at all if a session can run.
+//! 2. For each event set readiness bits and queue the session. Nothing is read, written or freed here.
+//! 3. Feed the resolver and wake the sessions whose names have answers. Accept.
+//! 4. Run each queued session: a step, one system call, a report, until it waits, ends or has had its share.
+//! 5. Expire deadlines, write the access log out, and free ended sessions **last**: no key is used again while a stale
+//!    event for it may be in hand.
+
+mod accepting;
+mod directing;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use super::access_log::AccessLog;
+use super::names::{Asked, Names, NamesConfig, Part};
+use super::shared::{Mailbox, Phase, Shared};
+use super::sockets::Sockets;
+use super::{dial, stream};
+use crate::config::{MAX_LOOPS, MAX_SESSIONS, REFUSING_MAX, Sources};
+use crate::proto::deadlines::Deadlines;
+use crate::proto::eyeballs::PLACES;
+use crate::proto::ring::Pool;
+use crate::proto::session::{Outcome, Session, Side, Step};
+use crate::proto::target::Host;
+use crate::proto::tick::Tick;
+
+/// Events fetched with one poll.
+const EVENTS: usize = 256;
+/// Bytes that one session may move before the others have their turn.
+const SHARE_BYTES: usize = 128 * 1024;
+/// Steps that one session may take before the others have their turn, however small.
+const SHARE_STEPS: usize = 64;
+/// What is thrown away behind a refusal goes here.
+const DISCARD_BYTES: usize = 16 * 1024;
+
+/// Tokens: some for each session, then the resolver's, the listeners', the waker's. A session's first is for its client, the
+/// others for its attempts at an upstream, one of which stays.
+const TOKENS_PER_SESSION: usize = 8;
+const CLIENT: usize = 0;
+const NAMES_TOKEN: usize = 1 << 24;
+const LISTENER_TOKEN: usize = 1 << 28;
+const WAKER_TOKEN: usize = 1 << 29;
+const _: () = assert!(PLACES < TOKENS_PER_SESSION);
+const _: () = assert!(TOKENS_PER_SESSION * (MAX_SESSIONS + MAX_LOOPS * REFUSING_MAX) < NAMES_TOKEN);
+const _: () = assert!(NAMES_TOKEN + Names::TOKENS < LISTENER_TOKEN);
+
+/// What one loop is made with.
+#[derive(Debug)]
+pub struct LoopConfig {
+    /// Its own listeners.
+    pub listeners: Vec<TcpListener>,
+    /// How names are resolved.
+    pub names: NamesConfig,
+    /// Its end of the access log.
+    pub access_log: AccessLog,
+    /// Source addresses of outgoing connections.
+    pub sources: Sources,
+    /// Its share of `--buffer-memory`.
+    pub buffer_bytes: u64,
+}
+
+struct Listener {
+    socket: TcpListener,
+    ready: bool,
+}
+
+struct Entry {
+    session: Session,
+    sockets: Sockets,
+    /// In the run queue.
+    queued: bool,
+    /// Counted in [`Shared`], or else one of the refusing.
+    counted: bool,
+    looking_up: bool,
+    /// In [`EventLoop::starved`].
+    starved: bool,
+}
+
+/// See the module's documentation.
+pub struct EventLoop {
+    poll: Poll,
+    started: Instant,
+    now: Tick,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    listeners: Slab<Listener>,
+    /// Descriptors are exhausted: accepting is tried again then.
+    accept_resumes: Option<Tick>,
+    sessions: Slab<Entry>,
+    refusing: usize,
+    run_queue: VecDeque<usize>,
+    ended: Vec<usize>,
+    /// Sessions that found the free list empty, in that order.
+    starved: VecDeque<usize>,
+    deadlines: Deadlines,
+    pool: Pool,
+    names: Names,
+    sources: Sources,
+    access_log: AccessLog,
+    discard: Box<[u8]>,
+    /// By the main thread.
+    called: bool,
+    phase: Phase,
+    grace_over: Option<Tick>,
+}
+
+impl EventLoop {
+    /// A loop ready to [`EventLoop::run`], and where to leave messages for it.
+    ///
+    /// # Errors
+    /// When the system has no descriptors for it.
+    pub fn new(config: LoopConfig, shared: Arc<Shared>) -> io::Result<(EventLoop, Arc<Mailbox>)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), Token(WAKER_TOKEN))?;
+        let mailbox = Arc::new(Mailbox::new(waker));
+        let mut event_loop = EventLoop {
+            poll,
+            started: Instant::now(),
+            now: Tick(0),
+            shared,
+            mailbox: Arc::clone(&mailbox),
+            listeners: Slab::new(),
+            accept_resumes: None,
+            sessions: Slab::new(),
+            refusing: 0,
+            run_queue: VecDeque::new(),
+            ended: Vec::new(),
+            starved: VecDeque::new(),
+            deadlines: Deadlines::default(),
+            pool: Pool::with_ceiling(config.buffer_bytes),
+            names: Names::new(config.names, NAMES_TOKEN),
+            sources: config.sources,
+            access_log: config.access_log,
+            discard: vec![0; DISCARD_BYTES].into_boxed_slice(),
+            called: false,
+            phase: Phase::Running,
+            grace_over: None,
+        };
+        for socket in config.listeners {
+            event_loop.listen(socket)?;
+        }
+        Ok((event_loop, mailbox))
+    }
+
+    fn listen(&mut self, mut socket: TcpListener) -> io::Result<()> {
+        let slot = self.listeners.vacant_entry();
+        let token = Token(LISTENER_TOKEN + slot.key());
+        self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+        slot.insert(Listener { socket, ready: false });
+        Ok(())
+    }
+
+    /// Runs until it has drained.
+    ///
+    /// # Errors
+    /// When polling fails, which leaves nothing to be done.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            match self.poll.poll(&mut events, self.sleep_length()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            self.now = self.clock();
+            for event in &events {
+                self.note(event);
+            }
+            if std::mem::take(&mut self.called) {
+                self.read_mail();
+                self.follow_phase();
+            }
+            self.resolve();
+            self.accept();
+            for _ in 0..self.run_queue.len() {
+                self.run_next();
+            }
+            self.expire();
+            self.free_ended();
+            self.feed_starved();
+            if self.is_drained() {
+                self.quit();
+                return Ok(());
+            }
+            self.access_log.write_due(self.now);
+        }
+    }
+
+    fn clock(&self) -> Tick {
+        Tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How long the next poll may sleep: not at all if there is work, without end if nothing is due.
+    fn sleep_length(&self) -> Option<Duration> {
+        let can_accept =
+            self.accept_resumes.is_none() && self.listeners.iter().any(|(_, listener)| listener.ready);
+        if can_accept || !self.run_queue.is_empty() || self.names.has_work() {
+            return Some(Duration::ZERO);
+        }
+        let due = [
+            self.deadlines.next(),
+            self.names.next_deadline(),
+            self.access_log.next_deadline(),
+            self.accept_resumes,
+            self.grace_over,
+        ];
+        due.into_iter().flatten().min().map(|due| Duration::from_millis(due.since(self.clock())))
+    }
+
+    fn note(&mut self, event: &mio::event::Event) {
+        let token = event.token().0;
+        match token {
+            WAKER_TOKEN => self.called = true,
+            LISTENER_TOKEN.. => {
+                if let Some(listener) = self.listeners.get_mut(token - LISTENER_TOKEN) {
+                    listener.ready = true;
+                }
+            }
+            NAMES_TOKEN.. => self.names.on_event(token, event),
+            _ => {
+                let (key, socket) = (token / TOKENS_PER_SESSION, token % TOKENS_PER_SESSION);
+                if let Some(entry) = self.sessions.get_mut(key) {
+                    match socket {
+                        CLIENT => entry.session.on_client_ready(stream::ready(event), self.now),
+                        attempt => entry.session.on_upstream_ready((attempt - 1) as u8, stream::ready(event)),
+                    }
+                    self.queue(key);
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, key: usize) {
+        if let Some(entry) = self.sessions.get_mut(key)
+            && !entry.queued
+        {
+            entry.queued = true;
+            self.run_queue.push_back(key);
+        }
+    }
+
+    fn resolve(&mut self) {
+        self.names.run(self.poll.registry(), self.now);
+        while let Some((key, answer)) = self.names.pop_answer() {
+            if let Some(entry) = self.sessions.get_mut(key) {
+                let policy = &self.shared.policy;
+                match answer {
+                    Ok(Part { addresses, last, found_as }) => {
+                        entry.looking_up = !last;
+                        if let Some(name) = found_as {
+                            entry.session.on_completed(&name);
+                        }
+                        entry.session.on_addresses(addresses, last, self.now, policy);
+                    }
+                    Err(error) => {
+                        entry.looking_up = false;
+                        entry.session.on_unresolved(&error, self.now, policy);
+                    }
+                }
+                self.queue(key);
+            }
+        }
+    }
+
+    fn run_next(&mut self) {
+        let Some(key) = self.run_queue.pop_front() else { return };
+        let Some(entry) = self.sessions.get_mut(key) else { return };
+        entry.queued = false;
+        let mut moved_bytes = 0;
+        for _ in 0..SHARE_STEPS {
+            let Some(step) = self.sessions.get(key).map(|entry| entry.session.step()) else { return };
+            match step {
+                Step::Wait => {
+                    debug_assert!(self.sessions[key].session.may_wait(), "{:?}", self.sessions[key].session);
+                    return self.settle(key);
+                }
+                Step::End(reason) => {
+                    log::trace!("session {key}: {reason:?}");
+                    return self.ended.push(key);
+                }
+                Step::Read(_)
+                | Step::Write(_)
+                | Step::ShutdownWrite(_)
+                | Step::Discard
+                | Step::Resolve
+                | Step::Dial(..)
+                | Step::ConfirmDial(_)
+                | Step::TakeError(_)
+                | Step::Record => {}
+            }
+            let Some(outcome) = self.perform(key, step) else { continue };
+            log::trace!("session {key}: {step:?} {outcome:?}");
+            if let Some(entry) = self.sessions.get_mut(key) {
+                entry.session.report(step, outcome, self.now, &self.shared.policy);
+                if entry.session.is_starved() && !entry.starved {
+                    entry.starved = true;
+                    self.starved.push_back(key);
+                }
+            }
+            if let Outcome::Moved(count) = outcome {
+                moved_bytes += count;
+                if moved_bytes >= SHARE_BYTES {
+                    break;
+                }
+            }
+        }
+        self.settle(key);
+        self.queue(key);
+    }
+
+    /// Does what a session asks for: one system call. `None` if the session has been told the outcome already.
+    fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
+        let Entry { session, sockets, .. } = self.sessions.get_mut(key)?;
+        Some(match step {
+            Step::Read(side) => {
+                if session.fill_slice(side).is_empty() {
+                    match self.pool.lend() {
+                        Some(storage) => {
+                            if let Some(unneeded) = session.attach(side, storage) {
+                                self.pool.give_back(unneeded);
+                            }
+                        }
+                        // An end or a reset needs no storage: who is gone must be able to go.
+                        None => return Some(sockets.peek(side)),
+                    }
+                }
+                sockets.read(side, session.fill_slice(side))
+            }
+            Step::Write(side) => sockets.write(side, session.drain_slice(side)),
+            Step::ShutdownWrite(side) => sockets.shutdown_write(side),
+            Step::Discard => sockets.read(Side::Client, &mut self.discard),
+            Step::Resolve => return self.look_up(key),
+            Step::Dial(place, address) => {
+                let token = Token(TOKENS_PER_SESSION * key + 1 + usize::from(place));
+                let rules = &self.shared.policy.rules;
+                sockets
+                    .dial(place, || dial::start(address, token, self.poll.registry(), rules, &self.sources))
+            }
+            Step::ConfirmDial(place) => sockets.confirm(place),
+            Step::TakeError(side) => sockets.take_error(side),
+            Step::Record => {
+                let record = session.record(self.now);
+                if let Some(refusal) = record.refusal {
+                    let (client, asked) = (record.client, &record.request);
+                    log::debug!("{client} {asked}: {} {}", refusal.status(), refusal.details());
+                }
+                self.access_log.add(&record, self.now);
+                Outcome::Done
+            }
+            Step::Wait | Step::End(_) => Outcome::Done,
+        })
+    }
+
+    fn look_up(&mut self, key: usize) -> Option<Outcome> {
+        let entry = self.sessions.get_mut(key)?;
+        let target = entry.session.target();
+        let absolute;
+        let name = match target.map(|target| (&target.host, target.is_absolute)) {
+            Some((Host::Name(name), false)) => &**name,
+            Some((Host::Name(name), true)) => {
+                absolute = format!("{name}.");
+                &absolute
+            }
+            Some((Host::Ip(_), _)) | None => return Some(Outcome::Done),
+        };
+        match self.names.ask(name, key, self.poll.registry(), self.now) {
+            Asked::Known(answer) => {
+                let policy = &self.shared.policy;
+                match answer {
+                    Ok(addresses) => entry.session.on_addresses(addresses, true, self.now, policy),
+                    Err(error) => entry.session.on_unresolved(&error, self.now, policy),
+                }
+                None
+            }
+            Asked::Pending => {
+                entry.looking_up = true;
+                Some(Outcome::Done)
+            }
+        }
+    }
+
+    /// Behind a session's run: what it no longer needs is released, and its deadline is set.
+    fn settle(&mut self, key: usize) {
+        let Some(entry) = self.sessions.get_mut(key) else { return };
+        while let Some(storage) = entry.session.detach() {
+            self.pool.give_back(storage);
+        }
+        if !entry.session.wants_upstream() {
+            entry.sockets.drop_upstream();
+        }
+        if entry.looking_up && !entry.session.wants_lookup() {
+            entry.looking_up = false;
+            self.names.cancel(key);
+        }
+        let Some((kind, due)) = entry.session.deadline() else { return };
+        match self.deadlines.get(key) {
+            // A later deadline is found out when this one comes up: activity does not touch the queues.
+            Some((queued_kind, queued_due)) if queued_kind == kind && queued_due <= due => {}
+            Some(_) | None => self.deadlines.set(key, kind, due),
+        }
+    }
+
+    fn expire(&mut self) {
+        while let Some(key) = self.deadlines.pop_due(self.now) {
+            let Some(entry) = self.sessions.get_mut(key) else { continue };
+            match entry.session.deadline() {
+                Some((kind, due)) if due > self.now => self.deadlines.set(key, kind, due),
+                Some(_) | None => {
+                    entry.session.on_deadline(self.now, &self.shared.policy);
+                    self.queue(key);
+                }
+            }
+        }
+        if self.grace_over.is_some_and(|due| due <= self.now) {
+            self.phase = Phase::Quitting;
+        }
+    }
+
+    /// Storage may have come back: as many of those who wait for it as can have some are woken, in their order. The last
+    /// thing in a turn, behind everything that gives storage back.
+    fn feed_starved(&mut self) {
+        let mut woken = 0;
+        while woken < self.pool.free() {
+            let Some(key) = self.starved.pop_front() else { return };
+            if self.end_starving(key) {
+                woken += 1;
+            }
+        }
+        // Sessions that have ended meanwhile leave their keys behind; they must not pile up while nothing comes back.
+        if self.starved.len() > 2 * self.sessions.len() + EVENTS {
+            self.starved.retain(|&key| self.sessions.get(key).is_some_and(|entry| entry.starved));
+        }
+    }
+
+    /// Whether it was starving: an old key may be in other hands by now.
+    fn end_starving(&mut self, key: usize) -> bool {
+        let Some(entry) = self.sessions.get_mut(key).filter(|entry| entry.starved) else { return false };
+        entry.starved = false;
+        entry.session.on_storage();
+        self.queue(key);
+        true
+    }
+
+    fn free_ended(&mut self) {
+        while let Some(key) = self.ended.pop() {
+            let Some(mut entry) = self.sessions.try_remove(key) else { continue };
+            while let Some(storage) = entry.session.detach() {
+                self.pool.give_back(storage);
+            }
+            if entry.looking_up {
+                self.names.cancel(key);
+            }
+            self.deadlines.remove(key);
+            if entry.counted {
+                self.shared.leave();
+            } else {
+                self.refusing -= 1;
+            }
+            let session = entry.session;
+            entry.sockets.close(|side| session.closes_with_reset(side));
+            // Descriptors have come free: those who wait outside may come in.
+            if self.accept_resumes.is_some() {
+                self.accept_resumes = Some(self.now);
+            }
+        }
+    }
+}

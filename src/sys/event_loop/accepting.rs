@@ -1,0 +1,101 @@
+//! Taking connections from the listeners' queues, and telling those that cannot be served why.
+
+use std::net::SocketAddr;
+
+use mio::Token;
+use mio::net::TcpStream;
+
+use super::{CLIENT, Entry, EventLoop, TOKENS_PER_SESSION};
+use crate::config::REFUSING_MAX;
+use crate::proto::reply::Refusal;
+use crate::proto::rules::CLIENT_RULE;
+use crate::proto::session::Session;
+use crate::sys::accept::{self, Accepted};
+use crate::sys::shared::Phase;
+use crate::sys::sockets::Sockets;
+use crate::sys::stream;
+
+/// Connections accepted in one turn from one listener.
+const ACCEPT_BURST: usize = 64;
+/// While descriptors are exhausted, accepting is tried again after so long, or as soon as a session of this loop ends.
+const ACCEPT_PAUSE_MS: u64 = 200;
+
+impl EventLoop {
+    pub(super) fn accept(&mut self) {
+        match self.accept_resumes {
+            Some(due) if due > self.now => return,
+            Some(_) | None => {}
+        }
+        for key in 0..self.listeners.capacity() {
+            if self.listeners.get(key).is_some_and(|listener| listener.ready) {
+                self.accept_from(key);
+            }
+        }
+        if self.phase != Phase::Running && self.accept_resumes.is_none() {
+            // Their queues are served.
+            self.listeners.retain(|_, listener| listener.ready);
+        }
+    }
+
+    pub(super) fn accept_from(&mut self, index: usize) {
+        for _ in 0..ACCEPT_BURST {
+            match accept::accept(&self.listeners[index].socket) {
+                Accepted::Connection(client, address) => self.admit(client, address),
+                Accepted::Gone => {}
+                Accepted::Empty => {
+                    self.listeners[index].ready = false;
+                    // Only with all served is the shortage over: at the limit every session that ends lets one in.
+                    if self.accept_resumes.take().is_some() {
+                        log::warn!("accepting connections again");
+                    }
+                    return;
+                }
+                Accepted::Exhausted(error) => {
+                    if self.accept_resumes.is_none() {
+                        log::warn!("not accepting connections: {error}; those that run go on");
+                    }
+                    self.accept_resumes = Some(self.now.after(ACCEPT_PAUSE_MS));
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn admit(&mut self, mut client: TcpStream, address: SocketAddr) {
+        let policy = &self.shared.policy;
+        let refusal = if !policy.rules.client_may(address.ip()) {
+            Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE)))
+        } else if !self.shared.admit() {
+            Some((Refusal::SessionLimit, None))
+        } else {
+            None
+        };
+        let counted = refusal.is_none();
+        let mut session = match refusal {
+            None => Session::new(address, self.now, policy),
+            Some((refusal, _)) if self.refusing == REFUSING_MAX => {
+                return log::debug!("{address}: closed without an answer: {}", refusal.details());
+            }
+            Some((refusal, rule)) => Session::refused(address, refusal, rule, self.now, policy),
+        };
+        let slot = self.sessions.vacant_entry();
+        let key = slot.key();
+        let interests = stream::interests();
+        if let Err(error) =
+            self.poll.registry().register(&mut client, Token(TOKENS_PER_SESSION * key + CLIENT), interests)
+        {
+            log::warn!("{address}: cannot watch the connection: {error}");
+            if counted {
+                self.shared.leave();
+            }
+            return;
+        }
+        self.refusing += usize::from(!counted);
+        if self.phase != Phase::Running {
+            session.on_drain(self.now);
+        }
+        let sockets = Sockets::new(client);
+        slot.insert(Entry { session, sockets, queued: false, counted, looking_up: false, starved: false });
+        self.queue(key);
+    }
+}

@@ -1,0 +1,62 @@
+//! What the main thread wants: new listeners, new settings, a drain, the end.
+
+use super::EventLoop;
+use crate::proto::session::Session;
+use crate::sys::shared::{Message, Phase};
+
+impl EventLoop {
+    pub(super) fn read_mail(&mut self) {
+        for message in self.mailbox.take() {
+            match message {
+                Message::Listen(socket) => {
+                    if let Err(error) = self.listen(socket) {
+                        log::warn!("cannot watch a listener: {error}");
+                    }
+                }
+                Message::ReopenLog => self.access_log.reopen(),
+                Message::ForgetNames => self.names.flush(),
+                Message::Names(config) => self.names.reconfigure(*config),
+            }
+        }
+    }
+
+    pub(super) fn follow_phase(&mut self) {
+        self.phase = self.shared.phase();
+        if self.phase == Phase::Draining && self.grace_over.is_none() {
+            self.grace_over = Some(self.now.after(self.shared.policy.timeouts.grace_ms));
+            for (_, listener) in &mut self.listeners {
+                // Who is in the queue has been promised a connection.
+                listener.ready = true;
+            }
+            let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                self.sessions[key].session.on_drain(self.now);
+                self.settle(key);
+            }
+        }
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        match self.phase {
+            Phase::Running => false,
+            Phase::Draining => self.listeners.is_empty() && self.sessions.is_empty(),
+            Phase::Quitting => true,
+        }
+    }
+
+    /// Tells those who have no answer yet why, closes everything, and writes the last access lines.
+    pub(super) fn quit(&mut self) {
+        for tell in [Session::on_grace_over, |session: &mut Session, _, _: &_| session.on_quit()] {
+            let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                tell(&mut self.sessions[key].session, self.now, &self.shared.policy);
+                self.queue(key);
+            }
+            for _ in 0..self.run_queue.len() {
+                self.run_next();
+            }
+            self.free_ended();
+        }
+        self.access_log.finish();
+    }
+}
