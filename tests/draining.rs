@@ -1,0 +1,122 @@
+//! What must be over when it is over: races, lookups of who has left, and the queue of connections when the proxy is stopped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use support::TempFile;
+use support::client::Client;
+use support::dns_server::{Answer, DnsServer};
+use support::origin::{BlackHole, Origin, receive};
+use support::proxy::Proxy;
+
+#[test]
+fn a_race_leaves_the_winner_and_nobody_else() {
+    let hole = BlackHole::open();
+    let port = hole.addr.port();
+    let origin = Origin::echo_on(&format!("127.0.0.2:{port}"));
+    let hosts = TempFile::with("127.0.0.1 race.test\n127.0.0.2 race.test\n");
+    let proxy = Proxy::open(&["--hosts", &hosts.path]);
+    let before = proxy.descriptors();
+    let started = Instant::now();
+    let mut tunnel = proxy.tunnel(&format!("race.test:{port}"));
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "the second address was tried after {:?}",
+        started.elapsed()
+    );
+    tunnel.echo(b"won");
+    assert_eq!(proxy.descriptors(), before + 2, "a client and an upstream");
+    tunnel.finish();
+    tunnel.read_rest();
+    let access = proxy.access_of(tunnel.local);
+    assert_eq!(access.via, origin.addr.to_string());
+    assert!(access.dial.is_some_and(|ms| ms >= 250), "{}", access.line);
+}
+
+#[test]
+fn an_answer_for_who_has_left_reaches_nobody() {
+    let origin = Origin::echo();
+    let dns = DnsServer::start(|question| match question.name.as_str() {
+        "late.test" => {
+            std::thread::sleep(Duration::from_millis(400));
+            Answer::of(&["127.0.0.1"])
+        }
+        _ => Answer::Silent,
+    });
+    let proxy = Proxy::asking(&dns, &[]);
+    let port = origin.addr.port();
+    let mut leaves = proxy.client();
+    leaves.send_connect(&format!("late.test:{port}"));
+    dns.asked();
+    let left = leaves.local;
+    leaves.reset();
+    assert_eq!(proxy.access_of(left).end, "client_reset");
+    // The next session stands in the place of the one that left.
+    let mut stays = proxy.client();
+    stays.send_connect(&format!("silent.test:{port}"));
+    stays.stream.set_read_timeout(Some(Duration::from_millis(1_500))).unwrap();
+    stays.stream.read_exact(&mut [0; 1]).expect_err("it was given the answer of another");
+}
+
+#[test]
+fn whoever_is_in_the_queue_when_the_proxy_is_stopped_is_served() {
+    let origin = Origin::echo();
+    let mut proxy = Proxy::open(&[]);
+    proxy.signal(Signal::STOP);
+    // More than are accepted in one turn.
+    let mut clients: Vec<Client> = (0..150).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send_connect(&origin.addr.to_string());
+    }
+    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::CONT);
+    for client in &mut clients {
+        assert_eq!(client.read_head().status, 200);
+        client.echo(b"served");
+        client.finish();
+    }
+    drop(clients);
+    assert_eq!(proxy.ended().code(), Some(0));
+}
+
+#[test]
+fn a_silent_client_in_the_queue_does_not_hold_up_the_drain() {
+    let mut proxy = Proxy::open(&[]);
+    proxy.signal(Signal::STOP);
+    let _silent = proxy.client();
+    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::CONT);
+    let started = Instant::now();
+    assert_eq!(proxy.ended().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}, half of --head-timeout", started.elapsed());
+}
+
+#[test]
+fn a_reset_behind_an_end_is_passed_on() {
+    // The upstream keeps its end of the tunnel open after the client's.
+    let (ended_tx, ended) = std::sync::mpsc::channel();
+    let ended_tx = std::sync::Mutex::new(ended_tx);
+    let origin = Origin::start(move |mut stream| {
+        let seen = receive(&mut stream, |_| {});
+        ended_tx.lock().unwrap().send(()).unwrap();
+        // Until the proxy has something to say about it.
+        while stream.take_error().is_ok_and(|error| error.is_none()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        seen
+    });
+    let proxy = Proxy::open(&[]);
+    let mut client = proxy.tunnel(&origin.addr.to_string());
+    client.finish();
+    ended.recv_timeout(Duration::from_secs(10)).expect("the end is passed on");
+    let local = client.local;
+    client.reset();
+    assert_eq!(proxy.access_of(local).end, "client_reset");
+    // It reached the upstream too, which would wait for it for ever.
+    origin.seen();
+}
