@@ -1,0 +1,962 @@
+//! Whole sessions over simulated sockets, seeded: short reads and writes, would-blocks, FIN with and after data, resets,
+//! refused and silent destinations, deadlines, missing storage and drains at any moment.
+//!
+//! The sockets know the truth and announce it as Linux's edge-triggered epoll does: a change puts a socket on the ready
+//! list once, and what is then reported is the state at the moment of fetching. What the simulation proves is that no
+//! wake-up is lost: once nothing moves in the world any more and all edges are delivered, a session that still has
+//! something to do has lost one. Spurious wake-ups would hide that, so at least half of the seeds go without.
+//!
+//! `ADIT_SIM_SEEDS` sets the number of seeds, `ADIT_SIM_SEED` runs a single one. `scripts/planted-bugs.py` plants bugs in
+//! the code and checks that this file finds them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use adit::config::{self, Command};
+use adit::proto::deadlines::Deadlines;
+use adit::proto::failure::Failure;
+use adit::proto::lookup::Families;
+use adit::proto::relay::Ready;
+use adit::proto::reply::ESTABLISHED;
+use adit::proto::resolver::ResolveError;
+use adit::proto::ring::{Pool, RING_BYTES};
+use adit::proto::session::{CLIENT_LEFT_MS, DRAIN_IDLE_MS, Outcome, Policy, Session, Side, Step, Timeouts};
+use adit::proto::tick::Tick;
+
+const HEAD: &[u8] = b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n\r\n";
+const SEEDS: u64 = 4_000;
+const STEPS_MAX: u32 = 200_000;
+
+#[test]
+fn every_seed_ends_as_it_must() {
+    if let Ok(seed) = std::env::var("ADIT_SIM_SEED") {
+        let mut world = World::new(seed.parse().unwrap());
+        world.traced = true;
+        return world.run();
+    }
+    let seeds = std::env::var("ADIT_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    let (mut ends, mut races) = (std::collections::BTreeMap::new(), 0);
+    for seed in 0..seeds {
+        let result = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            world.run();
+            (world.end_word, world.raced)
+        });
+        match result {
+            Ok((end, raced)) => {
+                *ends.entry(end).or_insert(0u32) += 1;
+                races += raced;
+            }
+            Err(_) => panic!("seed {seed} failed: run with ADIT_SIM_SEED={seed}"),
+        }
+    }
+    println!("{ends:?}, {races} races");
+    assert!(races > 10, "no attempt ever won against another");
+    // The simulation is worth little if some end is never met.
+    for end in [
+        "done",
+        "client_left",
+        "client_reset",
+        "upstream_reset",
+        "idle_timeout",
+        "half_open_timeout",
+        "grace",
+        "unused",
+        "connection_refused",
+        "connection_timeout",
+        "dns_error",
+        "http_request_error",
+        "connection_limit_reached",
+        "destination_ip_prohibited",
+        "proxy_internal_response",
+    ] {
+        assert!(ends.contains_key(end), "no seed ends with {end}");
+    }
+}
+
+/// What happens in a seed, besides bytes in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plot {
+    /// Everybody sends all and ends. All bytes must arrive and the session must end by itself.
+    Peaceful,
+    /// The client resets at some moment.
+    ClientResets,
+    /// The upstream resets at some moment.
+    UpstreamResets,
+    /// The upstream closes, and answers further bytes with a reset: it reads nothing.
+    UpstreamCloses,
+    /// The client sends its head, or part of it, and closes while it still waits.
+    ClientLeaves,
+    /// Bytes stop without an end.
+    Silence,
+    /// The drain's grace is over at some moment.
+    Grace,
+    NameFails,
+    Denied,
+    DialRefused,
+    DialSilent,
+    BadHead,
+    NoStorageAtStart,
+    /// Connects and says nothing.
+    NeverAsks,
+}
+
+const PLOTS: [Plot; 17] = [
+    Plot::Peaceful,
+    Plot::Peaceful,
+    Plot::Peaceful,
+    Plot::Peaceful,
+    Plot::ClientResets,
+    Plot::UpstreamResets,
+    Plot::UpstreamCloses,
+    Plot::ClientLeaves,
+    Plot::Silence,
+    Plot::Grace,
+    Plot::NameFails,
+    Plot::Denied,
+    Plot::DialRefused,
+    Plot::DialSilent,
+    Plot::BadHead,
+    Plot::NoStorageAtStart,
+    Plot::NeverAsks,
+];
+
+/// One socket of the proxy and the peer behind it.
+#[derive(Debug, Default)]
+struct Socket {
+    /// Arrived from the peer, not read by the proxy.
+    inbox: VecDeque<u8>,
+    fin: bool,
+    /// A reset has arrived and has not been told yet.
+    error: Option<Failure>,
+    dead: bool,
+    /// Written by the proxy, not read by the peer.
+    outbox: VecDeque<u8>,
+    capacity: usize,
+    /// The kernel promises an edge once there is room: a write was short or would have blocked.
+    wants_room: bool,
+    shut: bool,
+    /// On epoll's ready list.
+    edge: bool,
+    /// The connection stands. The proxy's side of a dialed socket starts without.
+    connected: bool,
+    /// The peer's script.
+    to_send: VecDeque<u8>,
+    will_fin: bool,
+    received: Vec<u8>,
+    /// The peer no longer reads.
+    deaf: bool,
+}
+
+impl Socket {
+    fn ready(&self) -> Ready {
+        Ready {
+            readable: !self.inbox.is_empty() || self.fin || self.dead,
+            writable: self.connected && self.outbox.len() < self.capacity || self.dead,
+            read_closed: self.fin || self.dead,
+            urgent: false,
+            error: self.error.is_some(),
+        }
+    }
+
+    fn read(&mut self, space: &mut [u8]) -> Outcome {
+        assert!(!space.is_empty(), "read into nothing");
+        if !self.inbox.is_empty() {
+            let count = space.len().min(self.inbox.len());
+            for (to, from) in space.iter_mut().zip(self.inbox.drain(..count)) {
+                *to = from;
+            }
+            return Outcome::Moved(count);
+        }
+        if let Some(failure) = self.error.take() {
+            return Outcome::Failed(failure);
+        }
+        if self.fin || self.dead { Outcome::Eof } else { Outcome::Blocked }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Outcome {
+        assert!(!bytes.is_empty(), "wrote nothing");
+        assert!(!self.shut, "wrote behind a shutdown");
+        if let Some(failure) = self.error.take() {
+            return Outcome::Failed(failure);
+        }
+        if self.dead {
+            return Outcome::Failed(Failure::BrokenPipe);
+        }
+        let count = bytes.len().min(self.capacity - self.outbox.len());
+        if count < bytes.len() {
+            self.wants_room = true;
+        }
+        if count == 0 {
+            return Outcome::Blocked;
+        }
+        self.outbox.extend(&bytes[..count]);
+        Outcome::Moved(count)
+    }
+
+    fn reset(&mut self) {
+        if self.dead {
+            return;
+        }
+        // Linux: a reset behind a FIN is EPIPE, any other ECONNRESET. What has arrived stays readable.
+        self.error = Some(if self.fin { Failure::BrokenPipe } else { Failure::Reset });
+        self.dead = true;
+        self.outbox.clear();
+        self.edge = true;
+    }
+}
+
+struct World {
+    random: Random,
+    plot: Plot,
+    spurious: bool,
+    now: Tick,
+    policy: Policy,
+    session: Session,
+    client: Socket,
+    /// Won, and where it stood.
+    upstream: Option<(u8, Socket)>,
+    /// Being dialed.
+    attempts: Vec<(u8, Socket)>,
+    /// The script of the upstream peer once it is dialed.
+    upstream_sends: Vec<u8>,
+    client_sends: Vec<u8>,
+    capacity: usize,
+    pool: Pool,
+    deadlines: Deadlines,
+    queued: bool,
+    starved: bool,
+    /// Parts of the answer that are still under way; the last one ends it.
+    lookup: VecDeque<Result<Vec<IpAddr>, ResolveError>>,
+    refusals_left: usize,
+    traced: bool,
+    records: Vec<&'static str>,
+    end_word: &'static str,
+    ended: bool,
+    trouble_at: u32,
+    /// The upstream answers only once it has everything, and the client ends only once it has the answer: whoever loses a
+    /// wake-up then waits for ever, as nobody else will cause one.
+    polite: bool,
+    /// When anything last moved.
+    moved_at: Tick,
+    /// How often an attempt won against another.
+    raced: u32,
+    slow_ms_left: u64,
+    statuses: Vec<Option<u16>>,
+    /// Payload bytes as the access line tells them, up and down.
+    counted: (u64, u64),
+    /// Bytes read from the client and from the upstream.
+    taken: (usize, usize),
+    /// When the session could know that its client had ended, when it began to want an answer for it, and when it was told
+    /// to drain.
+    end_known_at: Option<Tick>,
+    asked_at: Tick,
+    drained_at: Option<Tick>,
+    /// Who reads nothing, where somebody resets.
+    stalls: Option<Side>,
+    greeting_owed: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for _ in 0..8 {
+            random.next();
+        }
+        let plot = PLOTS[random.below(PLOTS.len())];
+        let policy = policy(plot);
+        let mut pool = Pool::with_ceiling(2 * RING_BYTES as u64);
+        let capacity = [8, 3_000, 60_000][random.below(3)];
+        let capacity = 1 + random.below(capacity);
+        // A byte at a time through a tiny window, megabytes through a large one.
+        let sizes = if capacity < 100 {
+            [0, 1, 3, 30, 300, 3_000]
+        } else {
+            [0, 1, 300, 5_000, RING_BYTES, 3 * RING_BYTES + 17]
+        };
+        let size = sizes[random.below(6)];
+        let client_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 7 + i / 251) as u8).collect();
+        let size = sizes[random.below(6)];
+        let upstream_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 13 + i / 253) as u8).collect();
+        let mut to_send: VecDeque<u8> = HEAD.iter().copied().collect();
+        match plot {
+            Plot::BadHead => {
+                to_send =
+                    b"CONNECT origin.test HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n".iter().copied().collect()
+            }
+            Plot::ClientLeaves => to_send.truncate(random.below(2) * HEAD.len()),
+            Plot::NeverAsks => to_send.clear(),
+            Plot::NoStorageAtStart => while pool.lend().is_some() {},
+            _ => {}
+        }
+        if plot != Plot::BadHead && to_send.len() == HEAD.len() {
+            to_send.extend(&client_sends);
+        }
+        let will_fin = match plot {
+            Plot::NeverAsks => false,
+            Plot::Silence | Plot::DialSilent => random.below(2) == 0,
+            _ => true,
+        };
+        let trouble_at = [40, 400][random.below(2)];
+        let trouble_at = random.below(trouble_at);
+        let client = Socket { capacity, connected: true, to_send, will_fin, ..Socket::default() };
+        let session = Session::new("10.0.0.7:4711".parse().unwrap(), Tick(0), &policy);
+        World {
+            plot,
+            spurious: random.below(3) == 0,
+            now: Tick(0),
+            policy,
+            session,
+            client,
+            upstream: None,
+            attempts: Vec::new(),
+            upstream_sends,
+            client_sends,
+            capacity,
+            pool,
+            deadlines: Deadlines::default(),
+            queued: true,
+            starved: false,
+            lookup: VecDeque::new(),
+            refusals_left: if plot == Plot::DialRefused { 9 } else { random.below(3) },
+            traced: false,
+            records: Vec::new(),
+            end_word: "",
+            ended: false,
+            trouble_at: trouble_at as u32,
+            polite: random.below(2) == 0,
+            moved_at: Tick(0),
+            raced: 0,
+            slow_ms_left: 1_200,
+            statuses: Vec::new(),
+            counted: (0, 0),
+            taken: (0, 0),
+            end_known_at: None,
+            asked_at: Tick(0),
+            drained_at: None,
+            greeting_owed: false,
+            stalls: [None, Some(Side::Client), Some(Side::Upstream)][random.below(3)]
+                .filter(|_| matches!(plot, Plot::ClientResets | Plot::UpstreamResets)),
+            random,
+        }
+    }
+
+    fn run(&mut self) {
+        for step in 0..STEPS_MAX {
+            if self.ended {
+                return self.check_end();
+            }
+            if step == self.trouble_at {
+                self.make_trouble();
+            }
+            if !self.act() {
+                if step < self.trouble_at {
+                    self.trouble_at = step + 1;
+                } else {
+                    self.quiet();
+                }
+            }
+        }
+        panic!("{:?} never ends", self.plot);
+    }
+
+    /// One thing happens in the world, if anything can.
+    fn act(&mut self) -> bool {
+        let first = self.random.below(7);
+        for offset in 0..7 {
+            let done = match (first + offset) % 7 {
+                0 => self.queued && self.run_session(),
+                1 => self.deliver_edges(),
+                2 => self.peer_sends(Side::Client),
+                3 => self.peer_sends(Side::Upstream),
+                4 => self.peer_receives(Side::Client),
+                5 => self.peer_receives(Side::Upstream),
+                _ => self.network(),
+            };
+            if done {
+                if self.spurious && self.random.below(8) == 0 {
+                    self.rumour();
+                }
+                if self.random.below(10) == 0 {
+                    self.now = self.now.after(self.random.below(3) as u64);
+                    self.expire();
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Nothing moves any more. In a peaceful world that must not be before the end; elsewhere only time helps.
+    fn quiet(&mut self) {
+        if self.starved {
+            return self.storage_returns();
+        }
+        assert!(
+            self.plot != Plot::Peaceful,
+            "lost wake-up: {:?}\nclient {:?}\nupstream {:?}",
+            self.session,
+            self.client.ready(),
+            self.upstream.as_ref().map(|(_, socket)| socket.ready())
+        );
+        let (_, due) = self.session.deadline().expect("no state without a deadline");
+        assert!(self.deadlines.next().is_some(), "the deadline is not queued");
+        for socket in self.upstream.iter().map(|(_, socket)| socket).chain([&self.client]) {
+            assert!(socket.error.is_none(), "a reset is not noticed: {:?}", self.session);
+        }
+        self.now = self.now.max(due).max(self.deadlines.next().unwrap());
+        self.expire();
+    }
+
+    fn make_trouble(&mut self) {
+        match self.plot {
+            Plot::ClientResets => {
+                self.client.reset();
+                self.client.to_send.clear();
+            }
+            Plot::UpstreamResets => {
+                if let Some((_, upstream)) = &mut self.upstream {
+                    upstream.reset();
+                    upstream.to_send.clear();
+                }
+            }
+            Plot::UpstreamCloses => {
+                if let Some((_, upstream)) = &mut self.upstream {
+                    upstream.to_send.clear();
+                    upstream.fin = true;
+                    upstream.edge = true;
+                    upstream.deaf = true;
+                }
+            }
+            Plot::ClientLeaves => {
+                self.client.to_send.clear();
+                self.client.will_fin = true;
+            }
+            Plot::Grace => {
+                self.session.on_drain(self.now);
+                self.session.on_grace_over(self.now, &self.policy);
+                self.queued = true;
+            }
+            _ if self.random.below(4) == 0 || self.plot == Plot::NeverAsks => {
+                self.drained_at = Some(self.now);
+                self.session.on_drain(self.now);
+                self.settle();
+            }
+            _ => {}
+        }
+    }
+
+    // The loop, as in `sys::event_loop`.
+
+    fn run_session(&mut self) -> bool {
+        self.queued = false;
+        for _ in 0..1 + self.random.below(20) {
+            let step = self.session.step();
+            match step {
+                Step::Wait => {
+                    assert!(self.session.may_wait(), "{:?}", self.session);
+                    self.settle();
+                    return true;
+                }
+                Step::End(reason) => {
+                    self.ended = true;
+                    self.end_word = reason.word();
+                    return true;
+                }
+                _ => {}
+            }
+            let outcome = self.perform(step);
+            match (step, outcome) {
+                (Step::Read(Side::Client), Some(Outcome::Moved(count))) => self.taken.0 += count,
+                (Step::Read(Side::Upstream), Some(Outcome::Moved(count))) => self.taken.1 += count,
+                (Step::Resolve, _) => self.asked_at = self.now,
+                _ => {}
+            }
+            if self.traced {
+                println!("{:?} {step:?} {outcome:?}", self.now);
+            }
+            if let Some(outcome) = outcome {
+                if !matches!((step, outcome), (Step::Record, _) | (_, Outcome::Blocked | Outcome::NoStorage))
+                {
+                    self.moved_at = self.now;
+                }
+                self.session.report(step, outcome, self.now, &self.policy);
+            }
+        }
+        self.settle();
+        self.queued = true;
+        true
+    }
+
+    fn perform(&mut self, step: Step) -> Option<Outcome> {
+        Some(match step {
+            Step::Read(side) => {
+                if self.session.fill_slice(side).is_empty() {
+                    match self.pool.lend() {
+                        Some(storage) if self.random.below(20) > 0 => {
+                            assert!(self.session.attach(side, storage).is_none());
+                        }
+                        Some(storage) => {
+                            self.pool.give_back(storage);
+                            self.starved = true;
+                            return Some(Outcome::NoStorage);
+                        }
+                        None => {
+                            self.starved = true;
+                            return Some(Outcome::NoStorage);
+                        }
+                    }
+                }
+                let socket = match side {
+                    Side::Client => &mut self.client,
+                    Side::Upstream => &mut self.upstream.as_mut().unwrap().1,
+                };
+                socket.read(self.session.fill_slice(side))
+            }
+            Step::Write(side) => {
+                let bytes = self.session.drain_slice(side);
+                match side {
+                    Side::Client => self.client.write(bytes),
+                    Side::Upstream => self.upstream.as_mut().unwrap().1.write(bytes),
+                }
+            }
+            Step::ShutdownWrite(side) => {
+                let socket = self.socket(side).unwrap();
+                assert!(!socket.shut, "shut down twice");
+                socket.shut = true;
+                if socket.dead { Outcome::Failed(Failure::BrokenPipe) } else { Outcome::Done }
+            }
+            Step::Discard => self.client.read(&mut [0; 4096]),
+            Step::Resolve => {
+                if self.plot == Plot::NameFails && self.random.below(2) == 0 {
+                    let error = ResolveError::NotFound { rcode: 3 };
+                    self.session.on_unresolved(&error, self.now, &self.policy);
+                    return None;
+                }
+                self.lookup = self.answer();
+                Outcome::Done
+            }
+            Step::Dial(place, address) => {
+                assert_ne!(address.ip(), "127.0.0.1".parse::<IpAddr>().unwrap(), "dialed what is denied");
+                self.attempts.retain(|(other, _)| *other != place);
+                if self.refusals_left > 0 && self.random.below(2) == 0 {
+                    self.refusals_left -= 1;
+                    return Some(Outcome::Failed(Failure::Unreachable));
+                }
+                self.attempts.push((place, Socket { capacity: self.capacity, ..Socket::default() }));
+                Outcome::Done
+            }
+            Step::ConfirmDial(place) => {
+                let index = self.attempts.iter().position(|(other, _)| *other == place).unwrap();
+                let socket = &mut self.attempts[index].1;
+                // A socket that was reset has no peer any more.
+                let outcome = match socket.connected && !socket.dead {
+                    true => Outcome::Done,
+                    false => socket.error.take().map_or(Outcome::Blocked, Outcome::Failed),
+                };
+                match outcome {
+                    Outcome::Done => {
+                        let mut won = self.attempts.swap_remove(index);
+                        won.1.to_send = self.upstream_sends.iter().copied().collect();
+                        self.upstream = Some(won);
+                        self.raced += u32::from(!self.attempts.is_empty());
+                        self.attempts.clear();
+                    }
+                    Outcome::Failed(_) => drop(self.attempts.swap_remove(index)),
+                    _ => {}
+                }
+                outcome
+            }
+            Step::TakeError(side) => {
+                let error = self.socket(side).unwrap().error.take();
+                error.map_or(Outcome::Done, Outcome::Failed)
+            }
+            Step::Record => {
+                let record = self.session.record(self.now);
+                self.records.push(record.end);
+                self.counted = (record.up_bytes, record.down_bytes);
+                self.statuses.push(record.status);
+                Outcome::Done
+            }
+            Step::Wait | Step::End(_) => unreachable!(),
+        })
+    }
+
+    fn settle(&mut self) {
+        while let Some(storage) = self.session.detach() {
+            self.pool.give_back(storage);
+        }
+        if self.session.record(self.now).refusal.is_some() && self.plot != Plot::NoStorageAtStart {
+            assert_eq!(self.pool.lent(), 0, "a refusal needs no storage");
+        }
+        if !self.session.wants_upstream() {
+            self.upstream = None;
+            self.attempts.clear();
+        }
+        if !self.session.wants_lookup() {
+            self.lookup.clear();
+        }
+        if let Some((kind, due)) = self.session.deadline() {
+            match self.deadlines.get(1) {
+                Some((queued_kind, queued_due)) if queued_kind == kind && queued_due <= due => {}
+                Some(_) | None => self.deadlines.set(1, kind, due),
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        while self.deadlines.pop_due(self.now).is_some() {
+            match self.session.deadline() {
+                Some((kind, due)) if due > self.now => self.deadlines.set(1, kind, due),
+                _ => {
+                    self.session.on_deadline(self.now, &self.policy);
+                    self.queued = true;
+                }
+            }
+        }
+    }
+
+    // The world.
+
+    fn socket(&mut self, side: Side) -> Option<&mut Socket> {
+        match side {
+            Side::Client => Some(&mut self.client),
+            Side::Upstream => self.upstream.as_mut().map(|(_, socket)| socket),
+        }
+    }
+
+    fn deliver_edges(&mut self) -> bool {
+        let mut delivered = false;
+        if std::mem::take(&mut self.client.edge) {
+            delivered = true;
+            if self.client.ready().read_closed {
+                self.end_known_at.get_or_insert(self.now);
+            }
+            if self.client.ready() != Ready::default() {
+                self.session.on_client_ready(self.client.ready(), self.now);
+                self.queued = true;
+            }
+        }
+        for (place, socket) in self.upstream.iter_mut().chain(&mut self.attempts) {
+            if std::mem::take(&mut socket.edge) {
+                delivered = true;
+                if socket.ready() != Ready::default() {
+                    self.session.on_upstream_ready(*place, socket.ready());
+                    self.queued = true;
+                }
+            }
+        }
+        delivered
+    }
+
+    /// An event that means nothing.
+    fn rumour(&mut self) {
+        let news = Ready { readable: true, writable: true, ..Ready::default() };
+        match self.random.below(3) {
+            0 => self.session.on_client_ready(news, self.now),
+            place => self.session.on_upstream_ready(place as u8 - 1, news),
+        }
+        self.queued = true;
+    }
+
+    fn peer_sends(&mut self, side: Side) -> bool {
+        let whole = self.random.below(3) == 0;
+        let (count, with_fin) = (1 + self.random.below(5_000), self.random.below(2) == 0);
+        let must_wait = self.plot == Plot::Peaceful && self.polite && !self.has_received_all(side);
+        let Some(socket) = self.socket(side) else { return false };
+        let may_end = socket.will_fin && !(must_wait && side == Side::Client);
+        if must_wait && side == Side::Upstream {
+            return false;
+        }
+        if !socket.connected || socket.dead || socket.fin || socket.inbox.len() > 100_000 {
+            return false;
+        }
+        let count = if whole { socket.to_send.len() } else { count.min(socket.to_send.len()) };
+        if count == 0 && !(may_end && socket.to_send.is_empty()) {
+            return false;
+        }
+        let bytes: Vec<u8> = socket.to_send.drain(..count).collect();
+        socket.inbox.extend(bytes);
+        // The FIN may come in the same segment as the last bytes: one edge for both.
+        socket.fin = socket.to_send.is_empty() && may_end && (with_fin || count == 0);
+        socket.edge = true;
+        true
+    }
+
+    /// Including the end, which the proxy passes on.
+    fn has_received_all(&self, side: Side) -> bool {
+        match side {
+            // A refusal, too, ends with an end.
+            Side::Client => self.client.shut,
+            Side::Upstream => self
+                .upstream
+                .as_ref()
+                .is_some_and(|(_, upstream)| upstream.received.len() == self.client_sends.len()),
+        }
+    }
+
+    fn peer_receives(&mut self, side: Side) -> bool {
+        let count = 1 + self.random.below(20_000);
+        if self.stalls == Some(side) {
+            return false;
+        }
+        let Some(socket) = self.socket(side) else { return false };
+        if socket.outbox.is_empty() {
+            return false;
+        }
+        if socket.deaf {
+            socket.reset();
+            return true;
+        }
+        let count = count.min(socket.outbox.len());
+        let bytes: Vec<u8> = socket.outbox.drain(..count).collect();
+        socket.received.extend(bytes);
+        // Linux announces room once a third of the buffer is free.
+        if socket.wants_room && (socket.outbox.len() * 3 <= socket.capacity * 2) {
+            socket.wants_room = false;
+            socket.edge = true;
+        }
+        true
+    }
+
+    /// Answers of nameservers and of destinations, and storage that comes back.
+    fn network(&mut self) -> bool {
+        if self.starved && self.random.below(2) == 0 {
+            self.storage_returns();
+            return true;
+        }
+        if !self.lookup.is_empty() && self.random.below(3) == 0 && self.slow_ms_left > 0 {
+            let slow_ms = self.random.below(700) as u64;
+            self.slow_ms_left = self.slow_ms_left.saturating_sub(slow_ms);
+            self.now = self.now.after(slow_ms);
+            self.expire();
+            return true;
+        }
+        if let Some(part) = self.lookup.pop_front() {
+            match part {
+                Ok(addresses) => {
+                    self.session.on_addresses(addresses, self.lookup.is_empty(), self.now, &self.policy);
+                }
+                Err(error) => self.session.on_unresolved(&error, self.now, &self.policy),
+            }
+            self.queued = true;
+            return true;
+        }
+        let undecided = |socket: &Socket| !socket.connected && !socket.dead;
+        if self.plot == Plot::DialSilent || !self.attempts.iter().any(|(_, socket)| undecided(socket)) {
+            return false;
+        }
+        if self.random.below(3) == 0 && self.slow_ms_left > 0 {
+            // Slow enough for the next attempt to start, not so slow that a client that has ended is given up.
+            let slow_ms = self.random.below(300) as u64;
+            self.slow_ms_left = self.slow_ms_left.saturating_sub(slow_ms);
+            self.now = self.now.after(slow_ms);
+            self.expire();
+            return true;
+        }
+        let refuse = self.refusals_left > 0 && self.random.below(2) == 0 || self.plot == Plot::DialRefused;
+        let will_fin = self.plot != Plot::Silence || self.random.below(2) == 0;
+        let index = self.random.below(self.attempts.len());
+        let attempt = &mut self.attempts[index].1;
+        if !undecided(attempt) {
+            return true;
+        }
+        if refuse {
+            self.refusals_left = self.refusals_left.saturating_sub(1);
+            attempt.error = Some(Failure::Refused);
+            attempt.dead = true;
+        } else {
+            attempt.connected = true;
+            attempt.will_fin = will_fin;
+        }
+        attempt.edge = true;
+        true
+    }
+
+    /// What the nameservers will say, in one part or two.
+    fn answer(&mut self) -> VecDeque<Result<Vec<IpAddr>, ResolveError>> {
+        let addresses: &[&str] = match self.plot {
+            Plot::NameFails => return [Err(ResolveError::Failed { rcode: 2 })].into(),
+            Plot::Denied => &["127.0.0.1", "10.9.9.9", "::1"],
+            _ => &["127.0.0.1", "203.0.114.1", "2606:2800::1", "203.0.114.2", "198.41.0.4", "2606:2800::2"],
+        };
+        let all = addresses.iter().map(|address| address.parse::<IpAddr>().unwrap());
+        let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = all.partition(IpAddr::is_ipv6);
+        match self.random.below(3) {
+            0 => [Ok([v6, v4].concat())].into(),
+            1 => [Ok(v6), Ok(v4)].into(),
+            _ => [Ok(v4), Ok(v6)].into(),
+        }
+    }
+
+    fn storage_returns(&mut self) {
+        if self.plot == Plot::NoStorageAtStart {
+            self.pool = Pool::with_ceiling(2 * RING_BYTES as u64);
+        }
+        self.starved = false;
+        self.session.on_storage();
+        self.queued = true;
+    }
+
+    // What must hold at the end.
+
+    fn check_end(&mut self) {
+        let greeted = self.client.received.len() + self.client.outbox.len() >= ESTABLISHED.len();
+        self.greeting_owed = !greeted && !self.client.dead;
+        // The last turn of a real loop delivers nothing any more, but takes the storage back.
+        while let Some(storage) = self.session.detach() {
+            self.pool.give_back(storage);
+        }
+        if self.plot != Plot::NoStorageAtStart {
+            assert_eq!(self.pool.lent(), 0, "storage was kept");
+        }
+        assert_eq!(self.session.deadline(), None);
+        assert!(!self.session.wants_lookup());
+        let expected = usize::from(self.end_word != "unused");
+        assert_eq!(self.records.len(), expected, "access lines: {:?}", self.records);
+        assert!(self.records.iter().all(|&word| word == self.end_word));
+        let to_client: Vec<u8> = self.client.received.iter().chain(&self.client.outbox).copied().collect();
+        let upstream = self.upstream.take().map(|(_, upstream)| upstream);
+        let to_upstream: Vec<u8> = upstream
+            .iter()
+            .flat_map(|upstream| upstream.received.iter().chain(&upstream.outbox))
+            .copied()
+            .collect();
+        assert!(self.client_sends.starts_with(&to_upstream), "the upstream got something else");
+        match self.statuses.first() {
+            Some(Some(200)) => {
+                let tunnel = [ESTABLISHED, &self.upstream_sends].concat();
+                assert!(tunnel.starts_with(&to_client), "the client got something else");
+            }
+            Some(Some(status)) => {
+                let start = format!("HTTP/1.1 {status} ");
+                let count = start.len().min(to_client.len());
+                assert_eq!(to_client[..count], start.as_bytes()[..count]);
+                assert!(to_upstream.is_empty());
+            }
+            Some(None) | None => assert!(to_client.is_empty()),
+        }
+        self.check_times();
+        self.check_what_was_cut();
+        if self.statuses == [Some(200)]
+            && !self.client.dead
+            && upstream.as_ref().is_some_and(|socket| !socket.dead)
+        {
+            let down_bytes = to_client.len().saturating_sub(ESTABLISHED.len());
+            assert_eq!(
+                self.counted,
+                (to_upstream.len() as u64, down_bytes as u64),
+                "the access line counts wrong"
+            );
+        }
+        for (side, socket) in [(Side::Client, Some(&self.client)), (Side::Upstream, upstream.as_ref())] {
+            if socket.is_some_and(|socket| socket.dead && !socket.fin && socket.connected) {
+                assert_ne!(self.end_word, "done", "a stream was cut off and nobody was told");
+                let other = if side == Side::Client { Side::Upstream } else { Side::Client };
+                let blamed = if side == Side::Client { "client_reset" } else { "upstream_reset" };
+                if self.end_word == blamed {
+                    assert!(self.session.closes_with_reset(other), "a reset was not passed on");
+                }
+            }
+        }
+        if self.plot == Plot::DialSilent && self.client.fin {
+            assert_ne!(self.end_word, "connection_timeout", "the client had left");
+        }
+        if self.plot == Plot::Peaceful {
+            self.check_peaceful_end(&to_client, &to_upstream);
+        }
+    }
+
+    /// A tunnel that ends with bytes in hand must not look complete to whoever they were for.
+    fn check_what_was_cut(&self) {
+        let cut = matches!(self.end_word, "idle_timeout" | "half_open_timeout" | "grace");
+        if !cut || self.statuses != [Some(200)] {
+            return;
+        }
+        let held_up = self.taken.0 as u64 > HEAD.len() as u64 + self.counted.0;
+        // The greeting is owed as well.
+        let held_down = self.taken.1 as u64 > self.counted.1 || self.greeting_owed;
+        let resets = [Side::Client, Side::Upstream].map(|side| self.session.closes_with_reset(side));
+        assert_eq!(resets, [held_up || held_down; 2]);
+    }
+
+    /// Whatever timed out did so after exactly its time.
+    fn check_times(&self) {
+        let timeouts = &self.policy.timeouts;
+        let (since, length_ms) = match self.end_word {
+            "idle_timeout" => (self.moved_at, timeouts.idle_ms),
+            "half_open_timeout" => (self.moved_at, timeouts.half_open_ms),
+            "client_left" => (self.end_known_at.unwrap().max(self.asked_at), CLIENT_LEFT_MS),
+            "unused" if self.drained_at.is_some() => {
+                let waited_ms = self.now.since(self.drained_at.unwrap());
+                return assert!(waited_ms < DRAIN_IDLE_MS + 10, "idle for {waited_ms} ms of the drain");
+            }
+            "connection_timeout" => {
+                // Refused then, and since then lingering.
+                let record = self.session.record(self.now);
+                return assert_eq!(record.dial_ms, Some(timeouts.dial_ms));
+            }
+            _ => return,
+        };
+        let waited_ms = self.now.since(since);
+        // A session may have been told some turns before it acted.
+        assert!(
+            (length_ms - 20..length_ms + 20).contains(&waited_ms),
+            "{} after {waited_ms} ms",
+            self.end_word
+        );
+    }
+
+    /// Peaceful worlds lose nothing: whoever was connected got every byte.
+    fn check_peaceful_end(&self, to_client: &[u8], to_upstream: &[u8]) {
+        match self.end_word {
+            "done" => {
+                assert_eq!(to_upstream, self.client_sends);
+                assert_eq!(to_client, [ESTABLISHED, &self.upstream_sends].concat());
+            }
+            // Storage may be missing when the head is read.
+            "connection_limit_reached" => {}
+            other => panic!("a peaceful world ended with {other}"),
+        }
+        assert!(
+            !self.session.closes_with_reset(Side::Client) && !self.session.closes_with_reset(Side::Upstream)
+        );
+    }
+}
+
+fn policy(plot: Plot) -> Policy {
+    let args: &[&str] = match plot {
+        Plot::Denied => &[],
+        _ => &["--deny", "127.0.0.0/8"],
+    };
+    let own: [SocketAddr; 0] = [];
+    let rules = match config::from_args(args.iter().map(Into::into)).unwrap() {
+        Command::Run(config) => config.rules(&own),
+        Command::Print(_) => panic!("not a run"),
+    };
+    let timeouts = Timeouts {
+        head_ms: 10_000,
+        resolve_ms: 5_000,
+        dial_ms: 10_000,
+        idle_ms: 900_000,
+        half_open_ms: 60_000,
+        grace_ms: 60_000,
+    };
+    Policy { rules, timeouts, families: Families::Any, via: "adit".into() }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
