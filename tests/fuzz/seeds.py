@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Writes the seed corpus: `tests/fuzz/seeds.py` fills tests/fuzz/seeds anew. What it writes is committed.
+
+A seed that is accepted is worth most: the fuzzer finds the bad neighbours by itself.
+"""
+import ipaddress
+import shutil
+import struct
+from pathlib import Path
+
+SEEDS = Path(__file__).resolve().parent / "seeds"
+A, NS, CNAME, SOA, TXT, AAAA, OPT = 1, 2, 5, 6, 16, 28, 41
+POINTER_TO_QUESTION = b"\xc0\x0c"
+
+
+def name(text):
+    return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"
+
+
+def record(owner, rtype, data, ttl_s=300):
+    return owner + struct.pack("!HHIH", rtype, 1, ttl_s, len(data)) + data
+
+
+def address(text):
+    return ipaddress.ip_address(text).packed
+
+
+def message(asked, qtype, answers=(), authority=(), additional=(), flags=0x8180):
+    head = struct.pack("!6H", 0x1234, flags, 1, len(answers), len(authority), len(additional))
+    return head + name(asked) + struct.pack("!HH", qtype, 1) + b"".join([*answers, *authority, *additional])
+
+
+def dns_answer():
+    www, end = "www.example.com", 33  # the answer section of a message about www starts here
+    edns = record(b"\0", OPT, b"", 0)
+    a = record(POINTER_TO_QUESTION, A, address("192.0.2.1"))
+    soa = record(b"\xc0\x10", SOA, name("ns.example.com") + name("root.example.com") + struct.pack("!5I", 1, 2, 3, 4, 60))
+    chain = [
+        record(b"\x03web\xc0\x10", CNAME, name("edge.cdn.test"), 60),
+        record(POINTER_TO_QUESTION, CNAME, struct.pack("!H", 0xC000 | end)),
+        record(b"\xc0\x31", A, address("192.0.2.1")),
+        record(b"\x05other\xc0\x18", A, address("192.0.2.99")),
+        record(b"\xc0\x31", A, address("192.0.2.2"), 5),
+    ]
+    aliases = [record(name(f"n{n}.test"), CNAME, name(f"n{n + 1}.test")) for n in range(15)]
+    stairs = POINTER_TO_QUESTION + b"".join(struct.pack("!H", 0xC000 | 45 + 2 * n) for n in range(60))
+    return {
+        "a": message(www, A, [a], additional=[edns]),
+        "aaaa": message("six.test", AAAA, [record(POINTER_TO_QUESTION, AAAA, address("2001:db8::7"))]),
+        "a-many": message("m.test", A, [record(POINTER_TO_QUESTION, A, bytes([192, 0, 2, n])) for n in range(40)]),
+        "alias-chain": message(www, A, chain),
+        "alias-ring": message(www, A, [record(POINTER_TO_QUESTION, CNAME, name("b.test")), record(name("b.test"), CNAME, name(www))]),
+        "alias-16": message("n.test", A, [record(POINTER_TO_QUESTION, CNAME, name("n0.test")), *aliases, record(name("n15.test"), A, address("192.0.2.1"))]),
+        "pointer-stairs": message(www, A, [record(POINTER_TO_QUESTION, TXT, stairs), record(struct.pack("!H", 0xC000 | 45 + 120), A, address("192.0.2.1"))]),
+        "nxdomain": message("no.example.com", A, authority=[soa], flags=0x8183),
+        "no-address": message(www, AAAA, authority=[soa]),
+        "nxdomain-behind-alias": message(www, A, [record(POINTER_TO_QUESTION, CNAME, name("gone.test"))], [soa], flags=0x8183),
+        "servfail": message(www, A, flags=0x8182),
+        "truncated": message(www, A, [a], flags=0x8380),
+        "header-alone": struct.pack("!6H", 0x1234, 0x8001, 0, 0, 0, 0),
+        "referral": message(www, A, authority=[record(b"\xc0\x10", NS, name("ns.example.com"))], additional=[record(name("ns.example.com"), A, address("192.0.2.53"))]),
+        "long-labels": message(".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61]), A, [a]),
+    }
+
+
+def resolv_conf():
+    return {
+        "plain": "nameserver 192.0.2.1\nnameserver 2001:db8::1\n",
+        "everything": "# made by hand\n; old style\nnameserver 192.0.2.1\r\n  nameserver\t2001:db8::1 # second\n"
+        "nameserver fe80::1%eth0\nnameserver fe80::2%3\ndomain old.test\nsearch Lan. corp.example.com ; two\n"
+        "options ndots:2 timeout:1 attempts:3 rotate edns0 trust-ad\nsortlist 10.0.0.0\n",
+        "systemd": "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n",
+        "caps": "options ndots:99 timeout:0 attempts:0\noptions timeout:86400 attempts:4294967297\n",
+        "bad": "nameserver\nnameserver localhost\nnameserver fe80::1%wlan9\noptions timeout:soon ndots: rotate\n",
+        "many": "".join(f"nameserver 192.0.2.{n}\n" for n in range(10)) + "search a b c d e f g h\n",
+    }
+
+
+def hosts():
+    return {
+        "debian": "127.0.0.1\tlocalhost\n127.0.1.1\tbox.lan box\n\n# IPv6\n::1     localhost ip6-localhost\nff02::1 ip6-allnodes\n",
+        "case-and-dots": "10.0.0.9 Nas.Home. nas # twice\r\nfd00::9 nas\n10.0.0.9 nas\n",
+        "blocklist": "0.0.0.0 ads.example\n0.0.0.0 tracker.example t.example\n:: ads.example\n",
+        "bad": "nonsense\n10.0.0.2\n10.0.0.300 b\nfe80::1%eth0 c\n10.0.0.1 .\n10.0.0.1 a..\n",
+    }
+
+
+def request_head():
+    connect = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n"
+    get = "GET http://a.test/p?q HTTP/1.1\r\nHost: a.test\r\n"
+    return {
+        "curl": "CONNECT Example.org:443 HTTP/1.1\r\nHost: Example.org:443\r\nUser-Agent: curl/8.5.0\r\nProxy-Connection: Keep-Alive\r\n\r\n",
+        "ncat": "CONNECT 192.0.2.1:22 HTTP/1.0\r\n\r\n",
+        "six": "\r\n\r\nCONNECT [2001:db8::1]:443 HTTP/1.1\r\nhost:\r\n\r\n\x16\x03\x01",
+        "connect-length": connect + "Content-Length: 0\r\nX-Empty:\r\nX: \ta\tb \r\n\r\n",
+        "connect-authorized": connect + "Proxy-Authorization: Basic YTpi\r\n\r\n",
+        "connect-coding": connect + "Transfer-Encoding: chunked\r\n\r\n",
+        "get": get + "Accept: */*\r\nVia: 1.1 b\r\n\r\n",
+        "get-port": "GET http://[2001:db8::1]:8080/#x HTTP/1.0\r\nConnection: close\r\n\r\n",
+        "post": get.replace("GET", "POST") + "Content-Length: 4\r\nContent-Length: 4\r\n\r\nbody",
+        "chunked": get.replace("GET", "PUT") + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "both-framings": get + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "options": "OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "origin-form": "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "folded": connect + "X: a\r\n b\r\n\r\n",
+        "http2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "fields-100": connect + "".join(f"x{n}:\r\n" for n in range(99)) + "\r\n",
+        "fields-101": connect + "".join(f"x{n}:\r\n" for n in range(100)) + "\r\n",
+    }
+
+
+def target_authority():
+    name_253 = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
+    good = ["example.org:443", "EXAMPLE.Org.:443", "_dmarc.a-b.x--y:65535", "1.2.3.4.example:80", "0xz:80", "192.0.2.7:443",
+            "[2001:DB8::0:7]:8443", "[::ffff:1.2.3.4]:443", f"{name_253}:443", "localhost"]
+    bad = ["user@example.org:443", "http://example.org:443", "::1:443", "[fe80::1%25eth0]:443", "ex%61mple.org:443", "2130706433:80",
+           "0177.1:80", "0x7f.1:80", "1.2.3.4.:80", "a..b:80", "example.org:0443"]
+    return {f"{kind}-{n}": text for kind, texts in (("good", good), ("bad", bad)) for n, text in enumerate(texts)}
+
+
+def main():
+    shutil.rmtree(SEEDS, ignore_errors=True)
+    for target in (dns_answer, resolv_conf, hosts, request_head, target_authority):
+        folder = SEEDS / target.__name__
+        folder.mkdir(parents=True)
+        for seed, content in target().items():
+            folder.joinpath(seed).write_bytes(content if isinstance(content, bytes) else content.encode("latin-1"))
+
+
+if __name__ == "__main__":
+    main()
