@@ -62,8 +62,8 @@ pub const SESSION_BYTES: u64 = 2560;
 pub const MAX_CACHE_BYTES: u64 = 256 << 10;
 /// Access lines that one loop holds back for a slow reader take at most this of it.
 pub const LOG_BACKLOG_BYTES: usize = 64 << 10;
-/// Sessions of one loop, beyond `--max-sessions`, that exist only to tell their client why it is refused. Beyond these,
-/// connections are closed without a word.
+/// Sessions of one loop, beyond `--max-sessions`, that exist only to tell their client why it is refused and to linger
+/// behind that. Beyond these the answer is sent without lingering.
 pub const REFUSING_MAX: usize = 32;
 /// What one loop takes besides: access lines, long answers of nameservers, sessions that are being refused.
 const LOOP_BYTES: u64 =

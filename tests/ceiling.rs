@@ -71,6 +71,23 @@ fn without_storage_tunnels_wait_and_requests_are_refused() {
 }
 
 #[test]
+fn everybody_beyond_the_limit_of_sessions_is_told_why() {
+    let echo = Origin::echo();
+    let proxy = Proxy::open(&["--max-sessions", "1"]);
+    let _tunnel = proxy.tunnel(&echo.addr.to_string());
+    // More than there are places for lingering; nobody goes away meanwhile.
+    let mut refused: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
+    for client in &mut refused {
+        let answer = client.read_refusal();
+        assert_eq!((answer.head.status, answer.error.as_str()), (503, "connection_limit_reached"));
+        assert!(answer.details.contains("--max-sessions"));
+    }
+    for client in &refused {
+        assert_eq!(proxy.access_of(client.local).status, "503");
+    }
+}
+
+#[test]
 fn without_storage_sessions_still_end() {
     let (source, echo) = (Origin::endless(), Origin::echo());
     let proxy = Proxy::open(&FOUR_RINGS);

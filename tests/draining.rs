@@ -85,6 +85,21 @@ fn whoever_is_in_the_queue_when_the_proxy_is_stopped_is_served() {
 }
 
 #[test]
+fn whoever_has_no_answer_when_the_grace_is_over_is_told_why() {
+    let dns = DnsServer::start(|_| Answer::Silent);
+    let mut proxy = Proxy::asking(&dns, &["--grace", "1", "--resolve-timeout", "60"]);
+    let mut client = proxy.client();
+    client.send_connect("silent.test:443");
+    dns.asked();
+    proxy.signal(Signal::TERM);
+    let answer = client.read_refusal();
+    assert_eq!((answer.head.status, answer.error.as_str()), (503, "proxy_internal_response"));
+    let access = proxy.access_of(client.local);
+    assert_eq!((access.end.as_str(), access.status.as_str()), ("proxy_internal_response", "503"));
+    assert_eq!(proxy.ended().code(), Some(0));
+}
+
+#[test]
 fn a_silent_client_in_the_queue_does_not_hold_up_the_drain() {
     let mut proxy = Proxy::open(&[]);
     proxy.signal(Signal::STOP);

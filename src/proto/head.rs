@@ -3,7 +3,6 @@
 
 use super::reply::{Refusal, is_token_byte};
 use super::target::{BadTarget, Target};
-use std::borrow::Cow;
 
 /// Longest request head, request line and header fields together, with the line ends and the empty line.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -176,7 +175,12 @@ pub enum Request {
     /// A tunnel.
     Connect(Target),
     /// A valid request that is not CONNECT: absolute form `http://`, or `OPTIONS *`.
-    Http,
+    Http {
+        /// A token.
+        method: Box<str>,
+        /// The URL without its query, for the access line. Never with white space.
+        url: Box<str>,
+    },
 }
 
 /// The version of a request.
@@ -193,10 +197,6 @@ pub enum Version {
 pub struct Parsed {
     /// What is asked for.
     pub request: Request,
-    /// For the access line: a token, never with white space.
-    pub method: Cow<'static, str>,
-    /// For the access line: canonical `host:port`, or the URL without its query. Never with white space.
-    pub target_text: Box<str>,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
 }
@@ -213,17 +213,11 @@ pub fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
     if method == b"CONNECT" {
         framing.judge_connect()?;
         let target = Target::from_authority(target).map_err(|bad| Refusal::BadTarget(bad.details()))?;
-        let target_text = target.to_string().into_boxed_str();
-        return Ok(Parsed {
-            request: Request::Connect(target),
-            method: "CONNECT".into(),
-            target_text,
-            version,
-        });
+        return Ok(Parsed { request: Request::Connect(target), version });
     }
-    let target_text = http_target(method, target)?;
+    let url = http_target(method, target)?;
     framing.judge_http(version)?;
-    Ok(Parsed { request: Request::Http, method: Cow::Owned(ascii(method)), target_text, version })
+    Ok(Parsed { request: Request::Http { method: ascii(method).into(), url }, version })
 }
 
 /// The target of a CONNECT whose head [`parse`] refuses for another reason: whoever reads the access line wants to know it.
@@ -549,11 +543,19 @@ mod tests {
         ),
     ];
 
+    /// Method and target as the access line tells them.
+    fn told(parsed: &Parsed) -> (String, String) {
+        match &parsed.request {
+            Request::Connect(target) => ("CONNECT".into(), target.to_string()),
+            Request::Http { method, url } => (method.to_string(), url.to_string()),
+        }
+    }
+
     #[test]
     fn good_heads_are_read() {
         for (sent, method, target_text) in GOOD {
             let parsed = read(sent.as_bytes()).expect(sent);
-            assert_eq!((&*parsed.method, &*parsed.target_text), (*method, *target_text));
+            assert_eq!(told(&parsed), (method.to_string(), target_text.to_string()));
             assert_eq!(matches!(parsed.request, Request::Connect(_)), *method == "CONNECT");
             assert_eq!(parsed.version == Version::Http10, sent.contains("HTTP/1.0"));
         }
@@ -776,8 +778,9 @@ mod tests {
                     bytes[at] = byte;
                     if let Scanned::Complete(length) = Scan::default().scan(&bytes) {
                         if let Ok(parsed) = parse(&bytes[..length]) {
-                            assert!(parsed.target_text.bytes().all(|byte| byte.is_ascii_graphic()));
-                            assert!(parsed.method.bytes().all(is_token_byte));
+                            let (method, target_text) = told(&parsed);
+                            assert!(target_text.bytes().all(|byte| byte.is_ascii_graphic()));
+                            assert!(method.bytes().all(is_token_byte));
                         }
                     }
                     let _ = parse(&bytes);

@@ -23,7 +23,6 @@ mod tests;
 mod tunnel;
 mod words;
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use super::deadlines::Kind;
@@ -129,7 +128,7 @@ pub struct Session {
     dns_ms: Option<u32>,
     dial_ms: Option<u32>,
     /// Method and URL of a request that is not CONNECT.
-    asked: Option<Box<(Cow<'static, str>, Box<str>)>>,
+    asked: Option<Box<(Box<str>, Box<str>)>>,
 }
 
 impl Session {

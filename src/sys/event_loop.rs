@@ -347,15 +347,7 @@ impl EventLoop {
             }
             Step::ConfirmDial(place) => sockets.confirm(place),
             Step::TakeError(side) => sockets.take_error(side),
-            Step::Record => {
-                let record = session.record(self.now);
-                if let Some(refusal) = record.refusal {
-                    let (client, asked) = (record.client, &record.request);
-                    log::debug!("{client} {asked}: {} {}", refusal.status(), refusal.details());
-                }
-                self.access_log.add(&record, self.now);
-                Outcome::Done
-            }
+            Step::Record => log_exchange(&mut self.access_log, session, self.now),
             Step::Wait | Step::End(_) => Outcome::Done,
         })
     }
@@ -473,4 +465,15 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// One line for an exchange that is over, and the cause behind a refusal for who wants to know more.
+fn log_exchange(access_log: &mut AccessLog, session: &Session, now: Tick) -> Outcome {
+    let record = session.record(now);
+    if let Some(refusal) = record.refusal {
+        let (client, asked) = (record.client, &record.request);
+        log::debug!("{client} {asked}: {} {}", refusal.status(), refusal.details());
+    }
+    access_log.add(&record, now);
+    Outcome::Done
 }

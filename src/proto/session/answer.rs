@@ -10,7 +10,7 @@ impl Session {
         let mut bytes = Vec::new();
         let target = self.target.as_ref().map(Target::to_string);
         let body = match self.asked.as_deref() {
-            Some((method, _)) if method == "HEAD" => Body::Omitted,
+            Some((method, _)) if **method == *"HEAD" => Body::Omitted,
             Some(_) | None => Body::Sent,
         };
         refusal.render(&policy.via, target.as_deref(), ConnectionHeader::Close, body, &mut bytes);

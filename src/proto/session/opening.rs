@@ -63,8 +63,8 @@ impl Session {
                 self.up.ring.drained(head_bytes);
                 match parsed {
                     Ok(Parsed { request: Request::Connect(target), .. }) => self.connect(target, now, policy),
-                    Ok(Parsed { request: Request::Http, method, target_text, .. }) => {
-                        self.asked = Some(Box::new((method, cut(&target_text))));
+                    Ok(Parsed { request: Request::Http { method, url }, .. }) => {
+                        self.asked = Some(Box::new((method, cut(&url))));
                         self.refuse(Refusal::PlainHttpNotSupported, now, policy);
                     }
                     Err(refusal) => self.refuse(refusal, now, policy),

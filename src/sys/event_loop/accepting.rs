@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use mio::Token;
 use mio::net::TcpStream;
 
-use super::{CLIENT, Entry, EventLoop, TOKENS_PER_SESSION};
+use super::{CLIENT, Entry, EventLoop, TOKENS_PER_SESSION, log_exchange};
 use crate::config::REFUSING_MAX;
 use crate::proto::reply::Refusal;
 use crate::proto::rules::CLIENT_RULE;
-use crate::proto::session::Session;
+use crate::proto::session::{Session, Side, Step};
 use crate::sys::accept::{self, Accepted};
 use crate::sys::shared::Phase;
 use crate::sys::sockets::Sockets;
@@ -73,8 +73,9 @@ impl EventLoop {
         let counted = refusal.is_none();
         let mut session = match refusal {
             None => Session::new(address, self.now, policy),
-            Some((refusal, _)) if self.refusing == REFUSING_MAX => {
-                return log::debug!("{address}: closed without an answer: {}", refusal.details());
+            Some((refusal, rule)) if self.refusing == REFUSING_MAX => {
+                let session = Session::refused(address, refusal, rule, self.now, policy);
+                return self.refuse_in_passing(session, Sockets::new(client));
             }
             Some((refusal, rule)) => Session::refused(address, refusal, rule, self.now, policy),
         };
@@ -97,5 +98,29 @@ impl EventLoop {
         let sockets = Sockets::new(client);
         slot.insert(Entry { session, sockets, queued: false, counted, looking_up: false, starved: false });
         self.queue(key);
+    }
+
+    /// With all places for lingering taken, the answer goes out all the same and the connection is closed behind it. What
+    /// has come by now is read first: closing with something unread would be a reset, which may erase the answer.
+    fn refuse_in_passing(&mut self, mut session: Session, mut sockets: Sockets) {
+        sockets.read(Side::Client, &mut self.discard);
+        loop {
+            let step = session.step();
+            let outcome = match step {
+                Step::Write(side) => sockets.write(side, session.drain_slice(side)),
+                Step::ShutdownWrite(side) => sockets.shutdown_write(side),
+                Step::Record => log_exchange(&mut self.access_log, &session, self.now),
+                // It would linger now, or its client does not take even this.
+                Step::Discard
+                | Step::Wait
+                | Step::End(_)
+                | Step::Read(_)
+                | Step::Resolve
+                | Step::Dial(..)
+                | Step::ConfirmDial(_)
+                | Step::TakeError(_) => return,
+            };
+            session.report(step, outcome, self.now, &self.shared.policy);
+        }
     }
 }
