@@ -235,10 +235,13 @@ impl Refusal {
                 "the nameservers could not answer for the destination's name".into()
             }
             Refusal::ResolverBusy => {
-                "as many names as an event loop can are being resolved (1024, and 8 long answers)".into()
+                "too many names are being resolved already: 1024 for each event loop, 8 of them by TCP".into()
             }
             Refusal::NoNameserver => {
                 "no nameserver is known: /etc/resolv.conf names none, nor does --nameserver".into()
+            }
+            Refusal::DnsTimeout { servers } if servers.is_empty() => {
+                "the destination's name was not resolved within --resolve-timeout".into()
             }
             Refusal::DnsTimeout { servers } => {
                 format!("no answer in time (--resolve-timeout) from nameserver {servers}").into()
@@ -442,6 +445,7 @@ mod tests {
             (Refusal::ResolverFailed { rcode: Some(2) }, 502, "dns_error", "nameservers"),
             (Refusal::NoNameserver, 502, "dns_error", "--nameserver"),
             (Refusal::DnsTimeout { servers: "192.0.2.1".into() }, 504, "dns_timeout", "192.0.2.1"),
+            (Refusal::DnsTimeout { servers: "".into() }, 504, "dns_timeout", "--resolve-timeout"),
             (Refusal::ConnectionRefused, 502, "connection_refused", "listen"),
             (Refusal::ConnectionReset, 502, "connection_terminated", "reset"),
             (Refusal::Unroutable, 502, "destination_ip_unroutable", "route"),

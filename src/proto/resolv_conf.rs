@@ -74,7 +74,7 @@ impl ResolvConf {
             }
             // A lone dot means the root: no search at all (systemd-resolved writes it).
             Some("search" | "domain") => {
-                let words = words.filter(|word| *word != ".").take(MAX_SEARCH);
+                let words = words.filter(|word| !word.trim_end_matches('.').is_empty()).take(MAX_SEARCH);
                 self.search = words.map(|word| word.trim_end_matches('.').to_ascii_lowercase()).collect();
                 true
             }
@@ -128,6 +128,13 @@ mod tests {
 
     fn parse(text: &str) -> ResolvConf {
         ResolvConf::parse(text.as_bytes(), &|name| (name == "eth0").then_some(7))
+    }
+
+    #[test]
+    fn a_search_list_of_dots_is_none() {
+        for text in ["search .", "search ..", "search . ..\n", "domain ."] {
+            assert!(ResolvConf::parse(text.as_bytes(), &|_| None).search.is_empty(), "{text:?}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn check(conf: &ResolvConf, text: &[u8]) {
     }
     assert!(conf.search.len() <= 6);
     for domain in &conf.search {
+        assert!(!domain.is_empty(), "a domain of dots is none");
         assert!(!domain.ends_with('.') && !domain.contains(|c: char| c.is_ascii_whitespace()), "{domain:?}");
         assert!(!domain.bytes().any(|byte| byte.is_ascii_uppercase()), "{domain:?}");
     }
@@ -47,7 +48,7 @@ fn with_crlf(text: &[u8]) -> Vec<u8> {
     text.split(|&byte| byte == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..])
 }
 
-/// The settings as a file that says the same. An empty search domain (`search ..`) has no spelling of its own.
+/// The settings as a file that says the same.
 fn rendered(conf: &ResolvConf) -> String {
     let mut text = String::new();
     for server in &conf.nameservers {
@@ -57,9 +58,7 @@ fn rendered(conf: &ResolvConf) -> String {
         };
         let _ = writeln!(text, "nameserver {}{zone}", server.ip());
     }
-    let search: Vec<&str> =
-        conf.search.iter().map(|domain| if domain.is_empty() { ".." } else { domain }).collect();
-    let _ = writeln!(text, "search {}", search.join(" "));
+    let _ = writeln!(text, "search {}", conf.search.join(" "));
     let (ndots, timeout_s, attempts) = (conf.ndots, conf.timeout_ms / 1_000, conf.attempts);
     let rotate = if conf.rotate { " rotate" } else { "" };
     let _ = writeln!(text, "options ndots:{ndots} timeout:{timeout_s} attempts:{attempts}{rotate}");
