@@ -3,7 +3,7 @@
 //! A ring owns storage only while bytes are in it or about to be: an idle tunnel holds none. The free list is the ceiling:
 //! it lends a number of pieces fixed at start, and says no after that.
 
-/// Bytes in one ring. A request head must fit into one (see `head::MAX_HEAD_BYTES`), and one read and one write move at
+/// Bytes in one ring. A request head must fit into one (see `scan::MAX_HEAD_BYTES`), and one read and one write move at
 /// most this much.
 pub const RING_BYTES: usize = 32 * 1024;
 
@@ -64,6 +64,12 @@ impl Pool {
     #[must_use]
     pub fn lent(&self) -> usize {
         self.lent
+    }
+
+    /// Whether so little is left that those who only might need their storage should do without.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        self.free() <= self.limit / 2
     }
 
     /// Pieces that [`Pool::lend`] would still lend.
@@ -156,6 +162,90 @@ impl Ring {
         self.len -= count as u32;
         self.start = if self.len == 0 { 0 } else { ((self.start as usize + count) % RING_BYTES) as u32 };
     }
+
+    /// Moves what is held to the beginning of the storage, so that all free space is one piece behind it.
+    pub fn compact(&mut self) {
+        let (start, len) = (self.start as usize, self.len());
+        let Some(Storage(bytes)) = &mut self.storage else { return };
+        if start + len > RING_BYTES {
+            bytes.rotate_left(start);
+        } else if start > 0 {
+            bytes.copy_within(start..start + len, 0);
+        }
+        self.start = 0;
+    }
+
+    /// All bytes held, if they stand in one piece: always where the ring is only filled behind [`Ring::compact`]ed content,
+    /// and behind [`Ring::contents_mut`]. Otherwise only the first piece.
+    #[must_use]
+    pub fn contents(&self) -> &[u8] {
+        let piece = self.drain_slice();
+        debug_assert!(piece.len() == self.len(), "the content is in two pieces");
+        piece
+    }
+
+    /// All bytes held, put into one piece if they are in two.
+    pub fn contents_mut(&mut self) -> &mut [u8] {
+        self.join();
+        let (start, len) = (self.start as usize, self.len());
+        let Some(Storage(bytes)) = &mut self.storage else { return &mut [] };
+        &mut bytes[start..start + len]
+    }
+
+    /// Puts `bytes` in place of the `count` oldest bytes. What is held then stands in one piece, and is moved only if there
+    /// is no room in front of it.
+    ///
+    /// The caller has made sure that it fits: `count` bytes are held, and with `bytes` in their place no more than
+    /// [`RING_BYTES`]. If not, nothing is held behind it: half a head must not go anywhere.
+    pub fn replace_front(&mut self, count: usize, bytes: &[u8]) {
+        let fits = count <= self.len() && self.len() - count + bytes.len() <= RING_BYTES;
+        debug_assert!(fits, "the replacement does not fit");
+        if !fits {
+            return self.clear();
+        }
+        self.join();
+        let end = self.start as usize + self.len();
+        let rest_len = self.len() - count;
+        let Some(Storage(storage)) = &mut self.storage else { return };
+        let (mut rest, mut start) = (end - rest_len, 0);
+        if rest >= bytes.len() {
+            start = rest - bytes.len();
+        } else {
+            storage.copy_within(rest..end, bytes.len());
+            rest = bytes.len();
+        }
+        storage[start..rest].copy_from_slice(bytes);
+        self.len = (bytes.len() + rest_len) as u32;
+        self.start = if self.len == 0 { 0 } else { start as u32 };
+    }
+
+    /// Takes `count` bytes out of the middle, behind the `at` oldest ones. The shorter side is moved; what is held then
+    /// stands in one piece. What reaches beyond the bytes held is not there to be taken.
+    pub fn remove(&mut self, at: usize, count: usize) {
+        debug_assert!(at + count <= self.len(), "more removed than held");
+        self.join();
+        let (start, len) = (self.start as usize, self.len());
+        let at = at.min(len);
+        let count = count.min(len - at);
+        let Some(Storage(bytes)) = &mut self.storage else { return };
+        if at < len - at - count {
+            bytes.copy_within(start..start + at, start + count);
+            self.start += count as u32;
+        } else {
+            bytes.copy_within(start + at + count..start + len, start + at);
+        }
+        self.len -= count as u32;
+        if self.len == 0 {
+            self.start = 0;
+        }
+    }
+
+    /// Puts what is held into one piece.
+    fn join(&mut self) {
+        if self.start as usize + self.len() > RING_BYTES {
+            self.compact();
+        }
+    }
 }
 
 const _: () = assert!(RING_BYTES <= u32::MAX as usize / 2, "start + length must not overflow");
@@ -201,9 +291,110 @@ mod tests {
     }
 
     #[test]
+    fn edits_agree_with_a_queue() {
+        let mut seed = 0x1234_5678_9abc_def1u64;
+        let mut random = move |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed % below as u64) as usize
+        };
+        let mut pool = Pool::with_ceiling(RING_BYTES as u64);
+        let mut ring = Ring::default();
+        assert!(ring.attach(pool.lend().unwrap()).is_none());
+        let mut model: VecDeque<u8> = VecDeque::new();
+        let sizes = [1, 2, 20, 500, RING_BYTES + 1];
+        let (mut wrapped, mut in_front, mut shifted) = (0, 0, 0);
+        for turn in 0..20_000usize {
+            let size = sizes[random(sizes.len())];
+            let is_wrapped = ring.drain_slice().len() < ring.len();
+            wrapped += usize::from(is_wrapped);
+            match random(32) {
+                0..14 => {
+                    let slice = ring.fill_slice();
+                    let count = random(size.min(slice.len() + 1));
+                    for (i, byte) in slice[..count].iter_mut().enumerate() {
+                        *byte = (turn + i) as u8;
+                        model.push_back(*byte);
+                    }
+                    ring.filled(count);
+                }
+                14..28 => {
+                    let count = random(ring.drain_slice().len() + 1);
+                    ring.drained(count);
+                    model.drain(..count);
+                }
+                28 | 29 => {
+                    let count = random(size.min(model.len() + 1));
+                    let room = RING_BYTES - (model.len() - count);
+                    let bytes: Vec<u8> =
+                        (0..random(size.min(room + 1))).map(|i| (turn * 3 + i) as u8).collect();
+                    let kept: Vec<u8> = model.iter().skip(count).copied().collect();
+                    let start = ring.start as usize;
+                    if !is_wrapped && start + count >= bytes.len() {
+                        in_front += 1;
+                    } else {
+                        shifted += 1;
+                    }
+                    ring.replace_front(count, &bytes);
+                    model = bytes.into_iter().chain(kept).collect();
+                    assert_eq!(ring.contents().len(), model.len(), "in one piece");
+                }
+                30 => {
+                    let at = random(model.len() + 1);
+                    let count = random(size.min(model.len() - at + 1));
+                    ring.remove(at, count);
+                    model.drain(at..at + count);
+                    assert_eq!(ring.contents().len(), model.len(), "in one piece");
+                }
+                _ => {
+                    ring.compact();
+                    assert_eq!(
+                        ring.fill_slice().len(),
+                        RING_BYTES - model.len(),
+                        "all free space in one piece"
+                    );
+                }
+            }
+            assert_eq!((ring.len(), ring.is_empty()), (model.len(), model.is_empty()));
+            if turn % 32 == 0 {
+                let all = ring.contents_mut();
+                assert!(all.iter().eq(model.iter()), "bytes changed");
+            }
+        }
+        assert!(wrapped > 100 && in_front > 100 && shifted > 100, "{wrapped} {in_front} {shifted}");
+    }
+
+    #[test]
+    fn a_replacement_takes_the_room_in_front() {
+        let mut pool = Pool::with_ceiling(1);
+        let mut ring = Ring::default();
+        assert!(ring.attach(pool.lend().unwrap()).is_none());
+        let put = |ring: &mut Ring, bytes: &[u8]| {
+            ring.fill_slice()[..bytes.len()].copy_from_slice(bytes);
+            ring.filled(bytes.len());
+        };
+        put(&mut ring, b"head|body");
+        ring.replace_front(5, b"new|");
+        assert_eq!((ring.contents(), ring.start), (&b"new|body"[..], 1), "nothing behind it is moved");
+        ring.replace_front(4, b"longer|");
+        assert_eq!((ring.contents(), ring.start), (&b"longer|body"[..], 0));
+        ring.remove(9, 2);
+        assert_eq!((ring.contents(), ring.start), (&b"longer|bo"[..], 0));
+        ring.remove(1, 3);
+        assert_eq!((ring.contents(), ring.start), (&b"ler|bo"[..], 3), "the shorter side is moved");
+        ring.replace_front(6, b"");
+        assert_eq!((ring.contents(), ring.start), (&b""[..], 0));
+    }
+
+    #[test]
     fn ring_without_storage_takes_and_gives_nothing() {
         let mut ring = Ring::default();
         assert!(ring.fill_slice().is_empty() && ring.drain_slice().is_empty() && !ring.is_full());
+        ring.compact();
+        ring.remove(0, 0);
+        ring.replace_front(0, b"");
+        assert!(ring.contents().is_empty() && ring.contents_mut().is_empty());
     }
 
     #[test]
