@@ -1,5 +1,6 @@
 //! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
 //! or a thread.
+pub mod body;
 pub mod cache;
 pub mod deadlines;
 pub mod dns;
