@@ -401,11 +401,14 @@ impl World {
             self.upstream.as_ref().map(|(_, socket)| socket.ready())
         );
         let (_, due) = self.session.deadline().expect("no state without a deadline");
-        assert!(self.deadlines.next().is_some(), "the deadline is not queued");
+        assert!(
+            self.deadlines.next().is_some_and(|queued| queued <= due),
+            "the deadline is not queued in time"
+        );
         for socket in self.upstream.iter().map(|(_, socket)| socket).chain([&self.client]) {
             assert!(socket.error.is_none(), "a reset is not noticed: {:?}", self.session);
         }
-        self.now = self.now.max(due).max(self.deadlines.next().unwrap());
+        self.now = self.now.max(due);
         self.expire();
     }
 
@@ -597,10 +600,10 @@ impl World {
         if !self.session.wants_lookup() {
             self.lookup.clear();
         }
-        if let Some((kind, due)) = self.session.deadline() {
+        if let Some((_, due)) = self.session.deadline() {
             match self.deadlines.get(1) {
-                Some((queued_kind, queued_due)) if queued_kind == kind && queued_due <= due => {}
-                Some(_) | None => self.deadlines.set(1, kind, due),
+                Some(queued_due) if queued_due <= due => {}
+                Some(_) | None => self.deadlines.set(1, due),
             }
         }
     }
@@ -608,7 +611,7 @@ impl World {
     fn expire(&mut self) {
         while self.deadlines.pop_due(self.now).is_some() {
             match self.session.deadline() {
-                Some((kind, due)) if due > self.now => self.deadlines.set(1, kind, due),
+                Some((_, due)) if due > self.now => self.deadlines.set(1, due),
                 _ => {
                     self.session.on_deadline(self.now, &self.policy);
                     self.queued = true;

@@ -1,15 +1,19 @@
-//! When each session must be looked at again: one sorted queue per kind of timeout.
+//! When each session, or lookup of a name, must be looked at again, sorted.
 //!
-//! Activity does not touch the queue: when an entry comes up although its session was active meanwhile, it is put back
-//! with its real deadline. That deadline may belong anywhere in the queue, and thousands of tunnels that were opened together
-//! come up together, so the queues are trees. A linked list with the search from its end took 0.25 s for 16,000 of them and
+//! An entry says no more than that, and need not be the session's deadline: activity moves deadlines away all the time and
+//! does not touch the queue. When an entry comes up, the session is asked for its real deadline, and if that is later the entry is
+//! put back with it. So an entry stays where it is as long as it is not later than the deadline, whatever either is for:
+//! a connection that comes and goes within seconds is queued once.
+//!
+//! An entry that is put back may belong anywhere in the queue, and thousands of tunnels that were opened together come up
+//! together, so the queue is a tree. A linked list with the search from its end took 0.25 s for 16,000 of them and
 //! 26 s for 100,000.
 
 use std::collections::BTreeSet;
 
 use super::tick::Tick;
 
-/// The kinds of timeout. One queue each.
+/// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The request head must be complete (`--head-timeout`).
@@ -28,54 +32,64 @@ pub enum Kind {
     HalfOpen,
     /// An answer of the proxy must be taken, and what the client still sends be over.
     Linger,
+    /// No response head within `--response-timeout`.
+    Response,
+    /// No next request within `--keepalive-timeout`.
+    KeepAlive,
 }
 
-const KINDS: usize = Kind::Linger as usize + 1;
-
-/// All deadlines of one loop, at most one per session key.
+/// All entries of one loop, at most one per session key.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     /// By session key.
-    set: Vec<Option<(Kind, Tick)>>,
-    queues: [BTreeSet<(Tick, u32)>; KINDS],
+    set: Vec<Option<Tick>>,
+    queue: BTreeSet<(Tick, u32)>,
 }
 
 impl Deadlines {
-    /// Sets the deadline of session `key`, in place of the one it had.
-    pub fn set(&mut self, key: usize, kind: Kind, due: Tick) {
+    /// Session `key` is to be looked at when `due`, and not when it was to be before.
+    pub fn set(&mut self, key: usize, due: Tick) {
         self.remove(key);
         if key >= self.set.len() {
             self.set.resize(key + 1, None);
         }
-        self.set[key] = Some((kind, due));
-        self.queues[kind as usize].insert((due, short(key)));
+        self.set[key] = Some(due);
+        self.queue.insert((due, short(key)));
     }
 
-    /// Session `key` has no deadline any more.
+    /// Session `key` need not be looked at any more.
     pub fn remove(&mut self, key: usize) {
-        if let Some((kind, due)) = self.set.get_mut(key).and_then(Option::take) {
-            self.queues[kind as usize].remove(&(due, short(key)));
+        if let Some(due) = self.set.get_mut(key).and_then(Option::take) {
+            self.queue.remove(&(due, short(key)));
         }
     }
 
-    /// What is set for session `key`.
+    /// When session `key` is to be looked at.
     #[must_use]
-    pub fn get(&self, key: usize) -> Option<(Kind, Tick)> {
+    pub fn get(&self, key: usize) -> Option<Tick> {
         self.set.get(key).copied().flatten()
     }
 
-    /// The nearest deadline of all.
-    #[must_use]
-    pub fn next(&self) -> Option<Tick> {
-        self.queues.iter().filter_map(BTreeSet::first).map(|&(due, _)| due).min()
+    /// How many are set.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.queue.len()
     }
 
-    /// Takes out one session whose deadline is `now` or earlier.
+    /// The nearest entry of all.
+    #[must_use]
+    pub fn next(&self) -> Option<Tick> {
+        self.queue.first().map(|&(due, _)| due)
+    }
+
+    /// Takes out one session that is to be looked at `now` or earlier.
     pub fn pop_due(&mut self, now: Tick) -> Option<usize> {
-        let due =
-            |queue: &BTreeSet<(Tick, u32)>| queue.first().filter(|(due, _)| *due <= now).map(|&(_, key)| key);
-        let key = self.queues.iter().find_map(due)? as usize;
-        self.remove(key);
+        if self.next()? > now {
+            return None;
+        }
+        let (_, key) = self.queue.pop_first()?;
+        let key = key as usize;
+        self.set[key] = None;
         Some(key)
     }
 }
@@ -100,7 +114,6 @@ mod tests {
             seed ^= seed << 17;
             seed % below
         };
-        let kinds = [Kind::Head, Kind::Dial, Kind::Idle, Kind::Linger];
         let mut deadlines = Deadlines::default();
         let mut model: BTreeMap<usize, Tick> = BTreeMap::new();
         let mut now = 0;
@@ -109,10 +122,10 @@ mod tests {
             let key = random(64) as usize;
             match random(4) {
                 0 | 1 => {
-                    let (kind, due) = (kinds[random(4) as usize], Tick(now + random(200)));
-                    deadlines.set(key, kind, due);
+                    let due = Tick(now + random(200));
+                    deadlines.set(key, due);
                     model.insert(key, due);
-                    assert_eq!(deadlines.get(key), Some((kind, due)));
+                    assert_eq!(deadlines.get(key), Some(due));
                 }
                 2 => {
                     deadlines.remove(key);
@@ -130,10 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn same_kind_comes_up_in_order() {
+    fn entries_come_up_in_order() {
         let mut deadlines = Deadlines::default();
         for (key, due) in [(3, 30), (1, 10), (2, 20), (0, 10)] {
-            deadlines.set(key, Kind::Idle, Tick(due));
+            deadlines.set(key, Tick(due));
         }
         let order: Vec<usize> = std::iter::from_fn(|| deadlines.pop_due(Tick(99))).collect();
         assert_eq!(order, [0, 1, 2, 3]);

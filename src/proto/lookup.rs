@@ -115,8 +115,6 @@ pub(super) struct Lookup {
     pub(super) fault: Option<Fault>,
     /// The same for the names before it.
     pub(super) error: Option<ResolveError>,
-    /// The lookup's entry in `due`.
-    pub(super) wake: Tick,
     pub(super) deadline: Tick,
 }
 
@@ -151,7 +149,6 @@ impl Lookup {
             open: [false; SLOTS],
             fault: None,
             error: None,
-            wake: deadline,
             deadline,
         }
     }

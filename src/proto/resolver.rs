@@ -9,7 +9,7 @@ mod memory_tests;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use slab::Slab;
 pub use self::action::{Action, Exchange, SocketFault};
 pub use self::asking::MAX_TCP;
 use super::cache::{Cache, Fact};
+use super::deadlines::Deadlines;
 use super::dns::{self, Name, Reading};
 use super::hosts::Hosts;
 pub use super::lookup::{Families, ResolveError};
@@ -101,7 +102,8 @@ pub struct Resolver {
     by_name: HashMap<Box<str>, usize>,
     askers: HashMap<usize, Place>,
     /// One entry for each lookup.
-    due: BTreeSet<(Tick, usize)>,
+    /// By the numbers of lookups.
+    due: Deadlines,
     actions: VecDeque<Action>,
     answers: VecDeque<(usize, Result<Part, ResolveError>)>,
 }
@@ -120,7 +122,7 @@ impl Resolver {
             lookups: Slab::new(),
             by_name: HashMap::new(),
             askers: HashMap::new(),
-            due: BTreeSet::new(),
+            due: Deadlines::default(),
             actions: VecDeque::new(),
             answers: VecDeque::new(),
         }
@@ -278,10 +280,7 @@ impl Resolver {
 
     /// Does what is due at `now`.
     pub fn expire(&mut self, now: Tick, ids: Ids<'_>) {
-        while let Some(&(wake, at)) = self.due.first() {
-            if wake > now {
-                return;
-            }
+        while let Some(at) = self.due.pop_due(now) {
             self.on_due(at, now, ids);
         }
     }
@@ -289,7 +288,7 @@ impl Resolver {
     /// When [`Resolver::expire`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.due.first().map(|&(wake, _)| wake)
+        self.due.next()
     }
 
     /// The next thing to do with a socket, in order.
@@ -373,7 +372,7 @@ impl Resolver {
         let order = self.servers.order(config.rotate, now);
         let at = self.lookups.insert(Lookup::new(key.clone(), names, terms, order, deadline));
         self.by_name.insert(key, at);
-        self.due.insert((deadline, at));
+        self.arm(at, deadline);
         self.fill_in(at, now);
         at
     }
@@ -401,12 +400,7 @@ impl Resolver {
     }
 
     fn on_due(&mut self, at: usize, now: Tick, ids: Ids<'_>) {
-        let Some(lookup) = self.lookups.get(at) else {
-            // Cannot be, but an entry without a lookup would stop the clock for all.
-            debug_assert!(false, "deadline without a lookup");
-            self.due.retain(|&(_, entry)| entry != at);
-            return;
-        };
+        let Some(lookup) = self.lookups.get(at) else { return };
         // First of all the next deadline: whatever happens below, this entry is not due again at once.
         let (phase, deadline, heard) = (lookup.phase, lookup.deadline, lookup.heard);
         self.arm(at, deadline);
@@ -525,7 +519,7 @@ impl Resolver {
         if self.by_name.get(&lookup.key) == Some(&at) {
             self.by_name.remove(&lookup.key);
         }
-        self.due.remove(&(lookup.wake, at));
+        self.due.remove(at);
         for (slot, open) in lookup.open.iter_mut().enumerate() {
             if std::mem::take(open) {
                 self.actions.push_back(Action::Close { exchange: Exchange::new(at, slot) });
@@ -583,11 +577,8 @@ impl Resolver {
 
     /// Sets the lookup's only timer; its deadline is never passed.
     fn arm(&mut self, at: usize, wake: Tick) {
-        let Some(lookup) = self.lookups.get_mut(at) else { return };
-        let wake = wake.min(lookup.deadline);
-        self.due.remove(&(lookup.wake, at));
-        self.due.insert((wake, at));
-        lookup.wake = wake;
+        let Some(lookup) = self.lookups.get(at) else { return };
+        self.due.set(at, wake.min(lookup.deadline));
     }
 }
 

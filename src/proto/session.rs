@@ -305,6 +305,8 @@ impl Session {
             (Kind::HalfOpen, _) => self.finish(EndReason::HalfOpenTimeout),
             // Refused, and that stays the reason.
             (Kind::Linger, _) => self.finish(EndReason::ClientLeft),
+            // No state has these yet: they are for plain HTTP.
+            (Kind::Response | Kind::KeepAlive, _) => {}
         }
     }
 

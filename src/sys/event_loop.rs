@@ -393,11 +393,11 @@ impl EventLoop {
             entry.looking_up = false;
             self.names.cancel(key);
         }
-        let Some((kind, due)) = entry.session.deadline() else { return };
+        let Some((_, due)) = entry.session.deadline() else { return };
         match self.deadlines.get(key) {
-            // A later deadline is found out when this one comes up: activity does not touch the queues.
-            Some((queued_kind, queued_due)) if queued_kind == kind && queued_due <= due => {}
-            Some(_) | None => self.deadlines.set(key, kind, due),
+            // A later deadline is found out when this entry comes up: activity does not touch the queue.
+            Some(queued_due) if queued_due <= due => {}
+            Some(_) | None => self.deadlines.set(key, due),
         }
     }
 
@@ -405,7 +405,7 @@ impl EventLoop {
         while let Some(key) = self.deadlines.pop_due(self.now) {
             let Some(entry) = self.sessions.get_mut(key) else { continue };
             match entry.session.deadline() {
-                Some((kind, due)) if due > self.now => self.deadlines.set(key, kind, due),
+                Some((_, due)) if due > self.now => self.deadlines.set(key, due),
                 Some(_) | None => {
                     entry.session.on_deadline(self.now, &self.shared.policy);
                     self.queue(key);
