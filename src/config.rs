@@ -1,30 +1,38 @@
 //! Options and limits: the command line becomes a `Config`; every default and every limit stands here, with its unit in
 //! its name.
 
+mod usage;
+
 use crate::proto::eyeballs::Eyeballs;
 use crate::proto::guard::{LOOPBACK, Net, PRIVATE};
-use crate::proto::head::MAX_HEAD_BYTES;
 use crate::proto::lookup::Families;
+use crate::proto::pool::Pool;
 use crate::proto::reply::is_token_byte;
 use crate::proto::resolver::MAX_TCP;
 use crate::proto::ring::RING_BYTES;
 use crate::proto::rules::{BadRule, DefaultAction, Ports, Rule, RuleSet, Rules, parse_net};
-use crate::proto::session::{Session, Timeouts, URL_MAX_BYTES};
-use getopts::{Fail, Matches, Options};
+use crate::proto::scan::MAX_HEAD_BYTES;
+use crate::proto::session::{Forwarded, Session, Timeouts};
+use getopts::{Matches, Options};
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
+pub use usage::UsageError;
+use usage::wrong;
 
 /// Where the proxy listens when nothing is said.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// The port that CONNECT may reach when nothing is said.
-pub const DEFAULT_CONNECT_PORT: u16 = 443;
+/// The ports that CONNECT may reach when nothing is said.
+pub const DEFAULT_CONNECT_PORTS: &str = "443";
+/// The ports that plain HTTP may reach when nothing is said.
+pub const DEFAULT_HTTP_PORTS: &str = "80,1024-65535";
 /// The file with static names.
 pub const DEFAULT_HOSTS: &str = "/etc/hosts";
 /// The name in `Via` and `Proxy-Status`.
 pub const DEFAULT_VIA: &str = "adit";
+/// Longest name of `--via`.
+pub const MAX_VIA_BYTES: usize = 64;
 /// The port of a nameserver that is given without one.
 pub const NAMESERVER_PORT: u16 = 53;
 /// Ceiling for all storage that clients can make grow.
@@ -35,7 +43,7 @@ pub const MIN_BUFFER_MEMORY_BYTES: u64 = 2 << 20;
 pub const MAX_BUFFER_MEMORY_BYTES: u64 = 1 << 40;
 /// What one session is taken to need on average when `--max-sessions` is sized from `--buffer-memory`: most are idle
 /// tunnels, which hold none of it.
-pub const BUFFER_BYTES_PER_SESSION: u64 = 4096;
+pub const BUFFER_BYTES_PER_SESSION: u64 = 6144;
 /// Most sessions that can be asked for.
 pub const MAX_SESSIONS: usize = 1_000_000;
 /// Most event loops.
@@ -46,6 +54,10 @@ pub const DEFAULT_HEAD_TIMEOUT_S: u64 = 10;
 pub const DEFAULT_RESOLVE_TIMEOUT_S: u64 = 5;
 /// `--dial-timeout`
 pub const DEFAULT_DIAL_TIMEOUT_S: u64 = 10;
+/// `--response-timeout`
+pub const DEFAULT_RESPONSE_TIMEOUT_S: u64 = 60;
+/// `--keepalive-timeout`
+pub const DEFAULT_KEEPALIVE_TIMEOUT_S: u64 = 60;
 /// `--idle-timeout`
 pub const DEFAULT_IDLE_TIMEOUT_S: u64 = 900;
 /// `--half-open-timeout`
@@ -57,9 +69,13 @@ pub const MAX_TIMEOUT_S: u64 = 86_400;
 
 /// What a session takes of `--buffer-memory` by merely existing: its entry, deadline, names and addresses, and the proxy's
 /// own answer if it gets one. The rest of the memory is for rings.
-pub const SESSION_BYTES: u64 = 2560;
+pub const SESSION_BYTES: u64 = 4096;
 /// Names that one loop remembers take at most this of it.
 pub const MAX_CACHE_BYTES: u64 = 256 << 10;
+/// What one idle upstream connection takes at most: its entry, its socket, its deadline and the name it is kept under.
+pub const IDLE_BYTES: usize = 768;
+/// Fewest and most idle upstream connections of one loop.
+const IDLE_CONNECTIONS: (u64, u64) = (8, 512);
 /// Access lines that one loop holds back for a slow reader take at most this of it.
 pub const LOG_BACKLOG_BYTES: usize = 64 << 10;
 /// Sessions of one loop, beyond `--max-sessions`, that exist only to tell their client why it is refused and to linger
@@ -75,8 +91,9 @@ const _: () = assert!(MIN_BUFFER_MEMORY_BYTES / BUFFER_BYTES_PER_SESSION > 0);
 const _: () = assert!(BUFFER_BYTES_PER_SESSION > SESSION_BYTES);
 // What is dialed, the name twice (as asked for and as completed), its share of a lookup, sockets, deadline and places in queues,
 // and what the allocator adds; or, at another time, the proxy's own answer with a URL.
-const _: () = assert!(size_of::<Session>() + Eyeballs::BYTES_MAX + 2 * 256 + 768 <= SESSION_BYTES as usize);
-const _: () = assert!(size_of::<Session>() + 1024 + URL_MAX_BYTES + 256 <= SESSION_BYTES as usize);
+const _: () = assert!(Session::BYTES_MAX + Eyeballs::BYTES_MAX + 2 * 256 + 768 <= SESSION_BYTES as usize);
+const _: () = assert!(Session::BYTES_MAX + 1024 + 256 <= SESSION_BYTES as usize);
+const _: () = assert!(Pool::<u32>::IDLE_BYTES_MAX <= IDLE_BYTES);
 const _: () = assert!(MIN_BUFFER_MEMORY_BYTES >= 16 * MAX_HEAD_BYTES as u64);
 const _: () = assert!(DEFAULT_BUFFER_MEMORY_BYTES >= MIN_BUFFER_MEMORY_BYTES);
 const _: () = assert!(MAX_TIMEOUT_S >= DEFAULT_IDLE_TIMEOUT_S);
@@ -117,6 +134,15 @@ impl Via {
         match self {
             Via::Name(name) => name,
             Via::Off => DEFAULT_VIA,
+        }
+    }
+
+    /// The name in `Via`, if one is sent.
+    #[must_use]
+    pub fn field_name(&self) -> Option<&str> {
+        match self {
+            Via::Name(name) => Some(name),
+            Via::Off => None,
         }
     }
 }
@@ -168,6 +194,8 @@ pub struct Config {
     pub access_log: AccessLogTarget,
     /// See [`Via`].
     pub via: Via,
+    /// `--forwarded`.
+    pub forwarded: Forwarded,
     /// `-v` counts up, `-q` counts down.
     pub verbosity: i8,
 }
@@ -184,7 +212,7 @@ impl Config {
     pub fn ring_bytes_per_loop(&self) -> u64 {
         let sessions_bytes = self.max_sessions as u64 * SESSION_BYTES;
         let bytes = self.buffer_memory_bytes.saturating_sub(sessions_bytes) / self.loops as u64;
-        bytes.saturating_sub(self.cache_bytes_per_loop() + LOOP_BYTES)
+        bytes.saturating_sub(self.bytes_per_loop())
     }
 
     /// What one loop may remember of names.
@@ -193,13 +221,31 @@ impl Config {
         MAX_CACHE_BYTES.min(self.buffer_memory_bytes / 32 / self.loops as u64)
     }
 
+    /// How many upstream connections one loop may keep idle.
+    #[must_use]
+    pub fn idle_connections_per_loop(&self) -> usize {
+        idle_connections(self.buffer_memory_bytes, self.loops as u64) as usize
+    }
+
+    /// How many of them may lead to one origin.
+    #[must_use]
+    pub fn idle_connections_per_origin(&self) -> usize {
+        self.idle_connections_per_loop() / 2
+    }
+
+    /// What one loop takes besides its rings.
+    fn bytes_per_loop(&self) -> u64 {
+        let idle_bytes = (self.idle_connections_per_loop() * IDLE_BYTES) as u64;
+        self.cache_bytes_per_loop() + idle_bytes + LOOP_BYTES
+    }
+
     /// Limits that only fit together if the memory suffices for both.
     fn with_enough_memory(self) -> Result<Config, UsageError> {
         let rings_bytes = MIN_RINGS_PER_LOOP * RING_BYTES as u64;
         if self.ring_bytes_per_loop() >= rings_bytes {
             return Ok(self);
         }
-        let loop_bytes = rings_bytes + self.cache_bytes_per_loop() + LOOP_BYTES;
+        let loop_bytes = rings_bytes + self.bytes_per_loop();
         let needed = self.max_sessions as u64 * SESSION_BYTES + loop_bytes * self.loops as u64;
         Err(UsageError::TooLittleMemory { needed, sessions: self.max_sessions, loops: self.loops })
     }
@@ -229,6 +275,8 @@ impl Config {
                 head_ms: timeout_ms(given, "head-timeout", DEFAULT_HEAD_TIMEOUT_S)?,
                 resolve_ms: timeout_ms(given, "resolve-timeout", DEFAULT_RESOLVE_TIMEOUT_S)?,
                 dial_ms: timeout_ms(given, "dial-timeout", DEFAULT_DIAL_TIMEOUT_S)?,
+                response_ms: timeout_ms(given, "response-timeout", DEFAULT_RESPONSE_TIMEOUT_S)?,
+                keepalive_ms: timeout_ms(given, "keepalive-timeout", DEFAULT_KEEPALIVE_TIMEOUT_S)?,
                 idle_ms: timeout_ms(given, "idle-timeout", DEFAULT_IDLE_TIMEOUT_S)?,
                 half_open_ms: timeout_ms(given, "half-open-timeout", DEFAULT_HALF_OPEN_TIMEOUT_S)?,
                 grace_ms: timeout_ms(given, "grace", DEFAULT_GRACE_S)?,
@@ -239,104 +287,9 @@ impl Config {
                 Some(file) => AccessLogTarget::File(PathBuf::from(file)),
             },
             via: via(given)?,
+            forwarded: if given.opt_present("forwarded") { Forwarded::Added } else { Forwarded::Omitted },
             verbosity: times("verbose").saturating_sub(times("quiet")),
         })
-    }
-}
-
-/// What is wrong with the command line. `Display` names the option and what was expected, in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UsageError {
-    /// There is no such option (yet).
-    Unknown {
-        /// With its dashes.
-        option: String,
-    },
-    /// The option needs a value and is the last word.
-    NoValue {
-        /// With its dashes.
-        option: String,
-    },
-    /// `--quiet=x`.
-    NeedlessValue {
-        /// With its dashes.
-        option: String,
-    },
-    /// An option that makes sense once stands there twice.
-    Twice {
-        /// With its dashes.
-        option: String,
-    },
-    /// The value is not one for this option.
-    Wrong {
-        /// Without its dashes.
-        option: &'static str,
-        /// As given.
-        value: String,
-        /// Completes "expected".
-        expected: String,
-    },
-    /// Limits that do not fit together.
-    TooLittleMemory {
-        /// Bytes of `--buffer-memory`.
-        needed: u64,
-        /// As asked for, or derived.
-        sessions: usize,
-        /// As asked for, or one for each core.
-        loops: usize,
-    },
-    /// A word that is not text.
-    NotUtf8 {
-        /// As far as it is.
-        word: String,
-    },
-    /// A word that belongs to no option.
-    Stray {
-        /// As given.
-        word: String,
-    },
-}
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UsageError::Unknown { option } => write!(f, "unknown option {option} (see adit --help)"),
-            UsageError::NoValue { option } => write!(f, "option {option} needs a value"),
-            UsageError::NeedlessValue { option } => write!(f, "option {option} takes no value"),
-            UsageError::Twice { option } => write!(f, "option {option} is given more than once"),
-            // Debug, so that a line end in a value stays inside the line.
-            UsageError::Wrong { option, value, expected } => {
-                write!(f, "option --{option}: {value:?} is wrong, expected {expected}")
-            }
-            UsageError::TooLittleMemory { needed, sessions, loops } => write!(
-                f,
-                "--max-sessions {sessions} and --loops {loops} need a --buffer-memory of at least {needed} bytes"
-            ),
-            UsageError::NotUtf8 { word } => write!(f, "{word:?} is not UTF-8"),
-            UsageError::Stray { word } => {
-                write!(f, "{word:?} belongs to no option: all settings are options (see adit --help)")
-            }
-        }
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-impl From<Fail> for UsageError {
-    fn from(fail: Fail) -> UsageError {
-        let dashed = |name: String| match name.chars().count() {
-            1 => format!("-{name}"),
-            _ => format!("--{name}"),
-        };
-        match fail {
-            Fail::ArgumentMissing(name) => UsageError::NoValue { option: dashed(name) },
-            // `OptionMissing` is for required options, of which there are none.
-            Fail::UnrecognizedOption(name) | Fail::OptionMissing(name) => {
-                UsageError::Unknown { option: dashed(name) }
-            }
-            Fail::OptionDuplicated(name) => UsageError::Twice { option: dashed(name) },
-            Fail::UnexpectedArgument(name) => UsageError::NeedlessValue { option: dashed(name) },
-        }
     }
 }
 
@@ -349,7 +302,7 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(args: I) -> Result<Command, U
     let words = words.map_err(|word| UsageError::NotUtf8 { word: word.to_string_lossy().into_owned() })?;
     let given = options().parse(words)?;
     if given.opt_present("help") {
-        return Ok(Command::Print(help()));
+        return Ok(Command::Print(usage::help()));
     }
     if given.opt_present("version") {
         return Ok(Command::Print(format!("adit {}\n", env!("CARGO_PKG_VERSION"))));
@@ -363,10 +316,11 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(args: I) -> Result<Command, U
 }
 
 /// Short name (or none), long name; each may stand once and takes a value.
-const ONCE: [(&str, &str); 15] = [
+const ONCE: [(&str, &str); 18] = [
     ("n", "loops"),
     ("", "default"),
     ("", "connect-port"),
+    ("", "http-port"),
     ("", "hosts"),
     ("", "family"),
     ("", "max-sessions"),
@@ -374,6 +328,8 @@ const ONCE: [(&str, &str); 15] = [
     ("", "head-timeout"),
     ("", "resolve-timeout"),
     ("", "dial-timeout"),
+    ("", "response-timeout"),
+    ("", "keepalive-timeout"),
     ("", "idle-timeout"),
     ("", "half-open-timeout"),
     ("", "grace"),
@@ -384,7 +340,8 @@ const ONCE: [(&str, &str); 15] = [
 const REPEATABLE: [(&str, &str); 6] =
     [("l", "listen"), ("", "client"), ("", "allow"), ("", "deny"), ("", "nameserver"), ("", "bind")];
 /// Likewise; each may be repeated and takes none.
-const FLAGS: [(&str, &str); 4] = [("v", "verbose"), ("q", "quiet"), ("h", "help"), ("V", "version")];
+const FLAGS: [(&str, &str); 5] =
+    [("", "forwarded"), ("v", "verbose"), ("q", "quiet"), ("h", "help"), ("V", "version")];
 
 fn options() -> Options {
     let mut options = Options::new();
@@ -398,10 +355,6 @@ fn options() -> Options {
         options.optflagmulti(short, long, "");
     }
     options
-}
-
-fn wrong(option: &'static str, value: &str, expected: impl Into<String>) -> UsageError {
-    UsageError::Wrong { option, value: value.to_owned(), expected: expected.into() }
 }
 
 /// Every value of a repeatable option.
@@ -489,8 +442,16 @@ fn one_per_core(buffer_memory_bytes: u64, max_sessions: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let spare_bytes = buffer_memory_bytes.saturating_sub(max_sessions as u64 * SESSION_BYTES);
     let cache_bytes = MAX_CACHE_BYTES.min(buffer_memory_bytes / 32);
-    let affordable = spare_bytes / (MIN_RINGS_PER_LOOP * RING_BYTES as u64 + LOOP_BYTES + cache_bytes);
+    let idle_bytes = idle_connections(buffer_memory_bytes, 1) * IDLE_BYTES as u64;
+    let loop_bytes = MIN_RINGS_PER_LOOP * RING_BYTES as u64 + LOOP_BYTES + cache_bytes + idle_bytes;
+    let affordable = spare_bytes / loop_bytes;
     cores.min(MAX_LOOPS).min(usize::try_from(affordable).unwrap_or(MAX_LOOPS)).max(1)
+}
+
+/// A 64th of the memory, as far as that makes sense.
+fn idle_connections(buffer_memory_bytes: u64, loops: u64) -> u64 {
+    let (fewest, most) = IDLE_CONNECTIONS;
+    (buffer_memory_bytes / 64 / loops / IDLE_BYTES as u64).clamp(fewest, most)
 }
 
 fn listen(given: &Matches) -> Result<Vec<SocketAddr>, UsageError> {
@@ -514,11 +475,14 @@ fn nameserver(value: &str) -> Result<SocketAddr, &'static str> {
 }
 
 fn via(given: &Matches) -> Result<Via, UsageError> {
-    const EXPECTED: &str = "a name of letters, digits and !#$%&'*+-.^_`|~ without spaces, or off";
+    const EXPECTED: &str = "a name of at most 64 letters, digits and !#$%&'*+-.^_`|~ without spaces, or off";
+    const _: () = assert!(MAX_VIA_BYTES == 64, "as the text says");
     match text(given, "via", EXPECTED)? {
         None => Ok(Via::Name(DEFAULT_VIA.into())),
         Some(value) if value == "off" => Ok(Via::Off),
-        Some(value) if value.bytes().all(is_token_byte) => Ok(Via::Name(value.into_boxed_str())),
+        Some(value) if value.len() <= MAX_VIA_BYTES && value.bytes().all(is_token_byte) => {
+            Ok(Via::Name(value.into_boxed_str()))
+        }
         Some(value) => Err(wrong("via", &value, EXPECTED)),
     }
 }
@@ -530,18 +494,21 @@ fn policy(given: &Matches, listen: &[SocketAddr]) -> Result<RuleSet, UsageError>
         clients: if clients.is_empty() { default_clients(listen) } else { clients },
         deny: each(given, "deny", rule)?,
         allow: each(given, "allow", rule)?,
-        connect_ports: match given.opt_str("connect-port") {
-            None => Ports::only(&[DEFAULT_CONNECT_PORT]),
-            Some(value) => Ports::parse(&value).map_err(|_| {
-                wrong("connect-port", &value, "ports from 1 to 65535 like 443 or 443,8000-8999, or any")
-            })?,
-        },
+        connect_ports: ports(given, "connect-port", DEFAULT_CONNECT_PORTS)?,
+        http_ports: ports(given, "http-port", DEFAULT_HTTP_PORTS)?,
         default: match given.opt_str("default").as_deref() {
             None | Some("allow") => DefaultAction::Allow,
             Some("deny") => DefaultAction::Deny,
             Some(value) => return Err(wrong("default", value, "allow or deny")),
         },
     })
+}
+
+fn ports(given: &Matches, option: &'static str, default: &str) -> Result<Ports, UsageError> {
+    let value = given.opt_str(option);
+    let value = value.as_deref().unwrap_or(default);
+    let expected = "ports from 1 to 65535 like 443 or 443,8000-8999, or any";
+    Ports::parse(value).map_err(|_| wrong(option, value, expected))
 }
 
 /// Loopback; private networks too once the proxy listens elsewhere. Never more, unless `--client` says so.
@@ -553,94 +520,11 @@ fn default_clients(listen: &[SocketAddr]) -> Vec<Net> {
     clients
 }
 
-fn help() -> String {
-    format!(
-        "\
-adit {version}: a small, strict HTTP forward proxy for CONNECT tunnels
-
-Usage: adit [OPTIONS]                                        [defaults in brackets]
-  Try it with: curl -x http://{listen} https://example.org/
-
-Listening
-  -l, --listen ADDR:PORT      listen here; repeatable; [::]:8080 is dual stack,
-                              port 0 lets the system pick one [{listen}]
-  -n, --loops N               event loops, a thread each, at most {loops} [one per core]
-
-Who may use it, and where they may go
-      --client NET            addresses that may use the proxy; repeatable
-                              [loopback; with another --listen also private]
-      --allow DEST            destinations to allow; repeatable
-      --deny DEST             destinations to deny; repeatable
-      --default ACTION        allow or deny, when no rule matches [allow]
-      --connect-port PORTS    ports CONNECT may reach: 443,8000-8999 or any [{port}]
-
-  DEST is name, .name (that domain and everything under it), an address, a
-  network like 10.0.0.0/8, or *. A port may follow: name:8443, *:8000-8999,
-  [2001:db8::]/32:443. 'DEST from NET' speaks only for clients in NET.
-  The first of these that speaks decides:
-    1. a --deny that matches
-    2. an --allow that matches; it also lifts 3 and 4 for that destination
-    3. --connect-port
-    4. the guard: loopback, private and other special-purpose addresses
-    5. --default
-  Names are judged before resolving, addresses when they are dialed.
-
-Names and addresses
-      --nameserver ADDR[:PORT]  ask this one; repeatable [from /etc/resolv.conf]
-      --hosts FILE            static names [{hosts}]
-      --family FAMILY         address families to dial: any, 4 or 6 [any]
-      --bind ADDR             source address of outgoing connections; one for
-                              each family [the system's choice]
-
-Limits
-      --max-sessions N        over all loops, at most {sessions}
-                              [one per {per_session} bytes of --buffer-memory]
-      --buffer-memory BYTES   ceiling for all storage that clients can make grow,
-                              at least 2M; K, M and G are understood [{memory}M]
-
-Timeouts, in seconds from 1 to {timeout}
-      --head-timeout S        until the request head is complete [{head}]
-      --resolve-timeout S     for a name, over all nameservers [{resolve}]
-      --dial-timeout S        for a connection, over all addresses [{dial}]
-      --idle-timeout S        without a byte in either direction [{idle}]
-      --half-open-timeout S   the same, once one direction is closed [{half_open}]
-      --grace S               from SIGTERM to the end of the last tunnel [{grace}]
-
-Log
-      --access-log FILE       a line per tunnel; - is stdout, or off [-]
-      --via NAME              name in Via and Proxy-Status; off sends no Via [{via}]
-  -v, --verbose               log more; repeatable
-  -q, --quiet                 log less; repeatable
-
-  -h, --help                  print this
-  -V, --version               print the version
-
-Exit codes: 0 fine, 1 the system failed, 2 called wrongly.
-",
-        version = env!("CARGO_PKG_VERSION"),
-        listen = DEFAULT_LISTEN,
-        loops = MAX_LOOPS,
-        port = DEFAULT_CONNECT_PORT,
-        hosts = DEFAULT_HOSTS,
-        sessions = MAX_SESSIONS,
-        per_session = BUFFER_BYTES_PER_SESSION,
-        memory = DEFAULT_BUFFER_MEMORY_BYTES >> 20,
-        timeout = MAX_TIMEOUT_S,
-        head = DEFAULT_HEAD_TIMEOUT_S,
-        resolve = DEFAULT_RESOLVE_TIMEOUT_S,
-        dial = DEFAULT_DIAL_TIMEOUT_S,
-        idle = DEFAULT_IDLE_TIMEOUT_S,
-        half_open = DEFAULT_HALF_OPEN_TIMEOUT_S,
-        grace = DEFAULT_GRACE_S,
-        via = DEFAULT_VIA,
-    )
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use crate::proto::rules::Verdict;
+    use crate::proto::rules::{Service, Verdict};
     use crate::proto::target::Target;
 
     fn command(args: &[&str]) -> Result<Command, UsageError> {
@@ -680,11 +564,13 @@ mod tests {
         assert_eq!(config.nameservers, None);
         assert_eq!(config.hosts, None);
         assert_eq!(config.buffer_memory_bytes, 64 * 1024 * 1024);
-        assert_eq!(config.max_sessions, 16_384);
+        assert_eq!(config.max_sessions, 10_922);
         let timeouts = Timeouts {
             head_ms: 10_000,
             resolve_ms: 5_000,
             dial_ms: 10_000,
+            response_ms: 60_000,
+            keepalive_ms: 60_000,
             idle_ms: 900_000,
             half_open_ms: 60_000,
             grace_ms: 30_000,
@@ -694,7 +580,9 @@ mod tests {
         assert_eq!(config.via, Via::Name("adit".into()));
         assert_eq!(config.verbosity, 0);
         assert_eq!(config.policy.default, DefaultAction::Allow);
-        assert_eq!(config.policy.connect_ports, Ports::only(&[443]));
+        assert_eq!(config.policy.connect_ports, Ports::parse("443").unwrap());
+        assert_eq!(config.policy.http_ports, Ports::parse("80,1024-65535").unwrap());
+        assert_eq!(config.forwarded, Forwarded::Omitted);
     }
 
     #[test]
@@ -747,6 +635,8 @@ mod tests {
             "deny",
             "--connect-port",
             "443,8000-8999",
+            "--http-port",
+            "80",
             "--nameserver",
             "192.0.2.53",
             "--nameserver",
@@ -767,6 +657,10 @@ mod tests {
             "2",
             "--dial-timeout",
             "3",
+            "--response-timeout",
+            "6",
+            "--keepalive-timeout",
+            "7",
             "--idle-timeout",
             "4",
             "--half-open-timeout",
@@ -777,6 +671,7 @@ mod tests {
             "/tmp/access",
             "--via",
             "box.example",
+            "--forwarded",
             "-vv",
             "-q",
             "--verbose",
@@ -789,6 +684,8 @@ mod tests {
             head_ms: 1_000,
             resolve_ms: 2_000,
             dial_ms: 3_000,
+            response_ms: 6_000,
+            keepalive_ms: 7_000,
             idle_ms: 4_000,
             half_open_ms: 5_000,
             grace_ms: 86_400_000,
@@ -797,24 +694,31 @@ mod tests {
         assert_eq!(config.hosts, Some(PathBuf::from("/tmp/hosts")));
         assert_eq!(config.access_log, AccessLogTarget::File("/tmp/access".into()));
         assert_eq!(config.via.proxy_status_name(), "box.example");
+        assert_eq!(config.via.field_name(), Some("box.example"));
+        assert_eq!(config.forwarded, Forwarded::Added);
         assert_eq!(config.verbosity, 2);
         let rules = config.rules(&["10.0.0.1:22".parse().unwrap()]);
-        let judge = |target: &str, address: &str| {
+        let judge_for = |service: Service, target: &str, address: &str| {
             let target = Target::from_authority(target.as_bytes()).unwrap();
-            match rules.judge_address("10.0.0.9".parse().unwrap(), &target, None, address.parse().unwrap()) {
+            let (client, address) = ("10.0.0.9".parse().unwrap(), address.parse().unwrap());
+            match rules.judge_address(client, &target, None, address, service) {
                 Verdict::Allow(rule) => format!("+{rule}"),
                 Verdict::Deny(_, rule) => format!("-{rule}"),
             }
         };
+        let judge = |target: &str, address: &str| judge_for(Service::Connect, target, address);
         assert_eq!(judge("a.test:22", "10.0.0.2"), "+allow:10.0.0.0/8:22");
         assert_eq!(judge("a.test:22", "10.0.0.1"), "-guard");
         assert_eq!(judge("www.example.com:22", "10.0.0.2"), "-deny:.example.com_from_10.0.0.0/24");
         assert_eq!(judge("a.test:8001", "8.8.8.8"), "-default");
         assert_eq!(judge("a.test:444", "8.8.8.8"), "-connect-port");
+        assert_eq!(judge_for(Service::Http, "a.test:80", "8.8.8.8"), "-default");
+        assert_eq!(judge_for(Service::Http, "a.test:8001", "8.8.8.8"), "-http-port");
     }
 
     #[test]
     fn wrong_values_name_the_option_the_value_and_what_was_expected() {
+        const TOO_LONG: &str = "a2345678901234567890123456789012345678901234567890123456789012345";
         let cases = [
             ("listen", "8080", "ADDR:PORT"),
             ("listen", "localhost:8080", "ADDR:PORT"),
@@ -833,6 +737,8 @@ mod tests {
             ("default", "maybe", "allow or deny"),
             ("connect-port", "0", "ports from 1"),
             ("connect-port", "https", "any"),
+            ("http-port", "", "ports from 1"),
+            ("http-port", "80,", "any"),
             ("nameserver", "dns.test", "ADDR"),
             ("nameserver", "192.0.2.1:0", "ADDR"),
             ("hosts", "", "a file"),
@@ -849,12 +755,15 @@ mod tests {
             ("head-timeout", "0", "1 to 86400"),
             ("resolve-timeout", "86401", "1 to 86400"),
             ("dial-timeout", "1.5", "1 to 86400"),
+            ("response-timeout", "0", "1 to 86400"),
+            ("keepalive-timeout", "", "1 to 86400"),
             ("idle-timeout", "10s", "1 to 86400"),
             ("half-open-timeout", "-1", "1 to 86400"),
             ("grace", "99999999999999999999", "1 to 86400"),
             ("access-log", "", "off"),
             ("via", "", "off"),
             ("via", "two words", "off"),
+            ("via", TOO_LONG, "at most 64"),
         ];
         for (option, value, expected) in cases {
             let said = error(&[&format!("--{option}={value}")]);
@@ -873,12 +782,8 @@ mod tests {
             "users",
             "allow-file",
             "deny-file",
-            "http-port",
             "max-sessions-per-client",
-            "response-timeout",
-            "keepalive-timeout",
             "log-format",
-            "forwarded",
             "check-config",
         ] {
             assert!(
@@ -898,13 +803,39 @@ mod tests {
         for (text, bytes) in [("2M", 2 << 20), ("2097152", 2 << 20), ("4096k", 4 << 20), ("1G", 1 << 30)] {
             assert_eq!(config(&["--buffer-memory", text]).buffer_memory_bytes, bytes, "{text}");
         }
-        assert_eq!(config(&["--buffer-memory", "2M"]).max_sessions, 512);
+        assert_eq!(config(&["--buffer-memory", "2M"]).max_sessions, 341);
         assert_eq!(config(&["--buffer-memory", "1024G"]).max_sessions, MAX_SESSIONS);
         assert_eq!(config(&["--access-log", "off"]).access_log, AccessLogTarget::Off);
         assert_eq!(config(&["--access-log", "-"]).access_log, AccessLogTarget::Stdout);
         let off = config(&["--via", "off"]).via;
-        assert_eq!((off.proxy_status_name(), &off), ("adit", &Via::Off));
+        assert_eq!((off.proxy_status_name(), off.field_name(), &off), ("adit", None, &Via::Off));
+        let longest = "a".repeat(MAX_VIA_BYTES);
+        assert_eq!(config(&["--via", &longest]).via.field_name(), Some(&*longest));
         assert_eq!(config(&["-qqq"]).verbosity, -3);
+    }
+
+    #[test]
+    fn idle_connections_are_a_small_part_of_the_memory() {
+        for (memory, loops, idle) in [
+            ("2M", "1", 42),
+            ("4M", "4", 21),
+            ("64M", "1", 512),
+            ("64M", "4", 341),
+            ("64M", "8", 170),
+            ("64M", "64", 21),
+            ("1G", "4", 512),
+        ] {
+            let config = config(&["--buffer-memory", memory, "-n", loops, "--max-sessions", "100"]);
+            assert_eq!(config.idle_connections_per_loop(), idle, "{memory} {loops}");
+            assert_eq!(config.idle_connections_per_origin(), idle / 2, "{memory} {loops}");
+        }
+    }
+
+    #[test]
+    fn the_least_memory_suffices_for_one_loop_and_its_sessions() {
+        let config = config(&["--buffer-memory", "2M", "-n", "1"]);
+        assert!(config.ring_bytes_per_loop() >= MIN_RINGS_PER_LOOP * RING_BYTES as u64);
+        assert!(error(&["--buffer-memory", "2M", "-n", "1", "--max-sessions", "513"]).contains("at least"));
     }
 
     #[test]

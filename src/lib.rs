@@ -6,6 +6,9 @@
 //!                       \______________ proto/session decides every step ______________/
 //! ```
 //!
+//! Plain HTTP asks [`proto::pool`] for an idle connection before it resolves anything; instead of [`proto::relay`], its heads
+//! pass through [`proto::onward`] and [`proto::response`], its bodies through [`proto::body`].
+//!
 //! **[`proto`] decides and is pure**: bytes, names, addresses and time go in, decisions come out. It knows no socket, no
 //! clock, no log and no thread. **[`sys`] does**: every system call is there. [`sys::event_loop`] asks a session for its
 //! next [`proto::session::Step`], does that one system call, and reports the outcome.

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use adit::config::{self, AccessLogTarget, Command, Config, DEFAULT_HOSTS};
+use adit::proto::pool::Limits;
 use adit::proto::session::Policy;
 use adit::sys::accept;
 use adit::sys::access_log::{AccessLog, Timestamp};
@@ -89,6 +90,8 @@ fn run(config: &Config) -> Result<(), Failed> {
         timeouts: config.timeouts,
         families: config.families,
         via: config.via.proxy_status_name().into(),
+        via_field: config.via.field_name().map(Box::from),
+        forwarded: config.forwarded,
     };
     let shared = Arc::new(Shared::new(policy, config.max_sessions));
     let (files, watch) = name_files(config)?;
@@ -101,6 +104,10 @@ fn run(config: &Config) -> Result<(), Failed> {
             access_log: access_log(&config.access_log)?,
             sources: config.sources,
             buffer_bytes: config.ring_bytes_per_loop(),
+            idle: Limits {
+                total: config.idle_connections_per_loop(),
+                per_origin: config.idle_connections_per_origin(),
+            },
         };
         let tell = signals.teller().map_err(failed("cannot handle signals"))?;
         loops.push(start_loop(index, loop_config, Arc::clone(&shared), tell)?);

@@ -13,8 +13,8 @@ use support::origin::Origin;
 use support::proxy::{ALLOW_LOOPBACK, Launch, Proxy};
 use support::until;
 
-/// 2 MiB less 2.5 KiB for each of these sessions, and less what one loop takes besides, leaves four rings.
-const FOUR_RINGS: [&str; 6] = ["--buffer-memory", "2M", "--max-sessions", "633", "--access-log", "off"];
+/// 2 MiB less 4 KiB for each of these sessions, and less what one loop takes besides, leaves four rings.
+const FOUR_RINGS: [&str; 6] = ["--buffer-memory", "2M", "--max-sessions", "376", "--access-log", "off"];
 
 /// A tunnel whose client reads nothing of an endless download: it holds a ring, once the kernel's buffers are full.
 fn hog(proxy: &Proxy, source: &Origin) -> Client {

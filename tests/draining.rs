@@ -67,7 +67,7 @@ fn an_answer_for_who_has_left_reaches_nobody() {
 fn whoever_is_in_the_queue_when_the_proxy_is_stopped_is_served() {
     let origin = Origin::echo();
     let mut proxy = Proxy::open(&[]);
-    proxy.signal(Signal::STOP);
+    proxy.freeze();
     // More than are accepted in one turn.
     let mut clients: Vec<Client> = (0..150).map(|_| proxy.client()).collect();
     for client in &mut clients {
@@ -102,7 +102,7 @@ fn whoever_has_no_answer_when_the_grace_is_over_is_told_why() {
 #[test]
 fn a_silent_client_in_the_queue_does_not_hold_up_the_drain() {
     let mut proxy = Proxy::open(&[]);
-    proxy.signal(Signal::STOP);
+    proxy.freeze();
     let _silent = proxy.client();
     proxy.signal(Signal::TERM);
     proxy.signal(Signal::CONT);

@@ -336,13 +336,6 @@ fn not_for_us() -> Vec<Row> {
         Row::bad(get("ftp://a.test/", "HTTP/1.1")),
         Row::bad(get("a.test:80", "HTTP/1.1")),
         Row::bad(get("http://", "HTTP/1.1")),
-        Row::new(get("http://a.test/", "HTTP/1.1"), 501, "http_request_error").says("CONNECT"),
-        Row::new(get("http://a.test/", "HTTP/1.0"), 501, "http_request_error"),
-        Row::new(
-            "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc",
-            501,
-            "http_request_error",
-        ),
         Row::new("CONNECT a.test:443 HTTP/2.0\r\nHost: a.test:443\r\n\r\n", 505, "http_request_error"),
         Row::new("CONNECT a.test:443 HTTP/0.9\r\nHost: a.test:443\r\n\r\n", 505, "http_request_error"),
         Row::new("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "http_request_error"),

@@ -11,6 +11,7 @@ pub mod guard;
 pub mod head;
 pub mod hosts;
 pub mod lookup;
+pub mod onward;
 pub mod pool;
 pub mod relay;
 pub mod reply;

@@ -14,6 +14,9 @@ pub const ESTABLISHED: &[u8] = concat!(
 /// After how many seconds a client that met a limit may come again.
 pub const RETRY_AFTER_S: u32 = 5;
 
+/// What [`trace_answer`] echoes at most: an answer is storage that a client makes us keep.
+pub const TRACE_MAX_BYTES: usize = 1024;
+
 /// What the `Connection` field of an answer says. It must be what really happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionHeader {
@@ -79,8 +82,6 @@ pub enum Refusal {
     TooManyHeaders,
     /// A transfer coding before `chunked` that this proxy does not know.
     UnknownTransferCoding,
-    /// Plain HTTP, until it is supported.
-    PlainHttpNotSupported,
     /// Neither HTTP/1.0 nor HTTP/1.1.
     UnsupportedVersion,
     /// The name does not exist, or has no address.
@@ -116,6 +117,18 @@ pub enum Refusal {
     DialFailed,
     /// The destination is one of our own listeners.
     Loop,
+    /// The request has our own name in its `Via`.
+    ViaLoop,
+    /// The destination's connection ended before or inside the head of its response.
+    ResponseIncomplete,
+    /// The destination's response is not HTTP, or is ambiguous. One sentence says what.
+    BadResponse(&'static str),
+    /// The head of the destination's response is over the limit.
+    ResponseHeadTooLarge,
+    /// The destination did not begin its response in time.
+    ResponseTimeout,
+    /// The request's body stopped coming.
+    BodyTimeout,
     /// `--max-sessions` is reached.
     SessionLimit,
     /// One client has reached its share of the sessions.
@@ -133,10 +146,12 @@ struct Row {
     status: u16,
     reason: &'static str,
     error_type: &'static str,
+    /// The response code that `dns_error` carries (RFC 9209 2.3.2).
+    rcode: Option<u8>,
 }
 
 const fn row(status: u16, reason: &'static str, error_type: &'static str) -> Row {
-    Row { status, reason, error_type }
+    Row { status, reason, error_type, rcode: None }
 }
 
 impl Refusal {
@@ -177,10 +192,13 @@ impl Refusal {
             Refusal::HeadTooLarge => row(431, "Request head too large", "http_request_error"),
             Refusal::TooManyHeaders => row(431, "Too many header fields", "http_request_error"),
             Refusal::UnknownTransferCoding => row(501, "Unknown transfer coding", "http_request_error"),
-            Refusal::PlainHttpNotSupported => row(501, "Plain HTTP not supported yet", "http_request_error"),
             Refusal::UnsupportedVersion => row(505, "HTTP version not supported", "http_request_error"),
-            Refusal::NameNotFound { .. } => row(502, "Destination name not found", "dns_error"),
-            Refusal::ResolverFailed { .. } => row(502, "Name lookup failed", "dns_error"),
+            Refusal::NameNotFound { rcode } => {
+                Row { rcode: Some(*rcode), ..row(502, "Destination name not found", "dns_error") }
+            }
+            Refusal::ResolverFailed { rcode } => {
+                Row { rcode: *rcode, ..row(502, "Name lookup failed", "dns_error") }
+            }
             Refusal::ResolverBusy => row(503, "Too many names being resolved", "connection_limit_reached"),
             Refusal::NoNameserver => row(502, "No nameserver configured", "dns_error"),
             Refusal::DnsTimeout { .. } => row(504, "Name lookup timed out", "dns_timeout"),
@@ -193,6 +211,18 @@ impl Refusal {
             Refusal::DialTimeout => row(504, "Connection to destination timed out", "connection_timeout"),
             Refusal::DialFailed => row(502, "Connection to destination failed", "destination_unavailable"),
             Refusal::Loop => row(502, "Proxy loop", "proxy_loop_detected"),
+            Refusal::ViaLoop => row(502, "Proxy loop", "proxy_loop_detected"),
+            Refusal::ResponseIncomplete => {
+                row(502, "Destination closed without a response", "http_response_incomplete")
+            }
+            Refusal::BadResponse(_) => row(502, "Bad response from destination", "http_protocol_error"),
+            Refusal::ResponseHeadTooLarge => {
+                row(502, "Response head too large", "http_response_header_section_size")
+            }
+            Refusal::ResponseTimeout => {
+                row(504, "No response from destination in time", "http_response_timeout")
+            }
+            Refusal::BodyTimeout => row(408, "Request body not complete in time", "http_request_error"),
             Refusal::SessionLimit => row(503, "Proxy session limit reached", "connection_limit_reached"),
             Refusal::ClientSessionLimit => {
                 row(429, "Too many sessions for one client", "connection_limit_reached")
@@ -207,7 +237,9 @@ impl Refusal {
     #[must_use]
     pub fn details(&self) -> Cow<'static, str> {
         match self {
-            Refusal::BadRequest(details) | Refusal::BadTarget(details) => Cow::Borrowed(details),
+            Refusal::BadRequest(details) | Refusal::BadTarget(details) | Refusal::BadResponse(details) => {
+                Cow::Borrowed(details)
+            }
             Refusal::NotAuthenticated => "the credentials are missing or not in --users".into(),
             Refusal::ClientNotAllowed => "the client's address is not in --client".into(),
             Refusal::PortNotAllowed { port, option } => format!("port {port} is not in {option}").into(),
@@ -227,7 +259,6 @@ impl Refusal {
             Refusal::UnknownTransferCoding => {
                 "chunked is the only transfer coding that this proxy knows".into()
             }
-            Refusal::PlainHttpNotSupported => "this version forwards CONNECT only".into(),
             Refusal::UnsupportedVersion => "this proxy speaks HTTP/1.1 and HTTP/1.0".into(),
             Refusal::NameNotFound { rcode: 0 } => "the destination's name has no address".into(),
             Refusal::NameNotFound { .. } => "the destination's name does not exist".into(),
@@ -255,6 +286,18 @@ impl Refusal {
             Refusal::DialTimeout => "the destination did not answer within --dial-timeout".into(),
             Refusal::DialFailed => "the connection to the destination could not be made".into(),
             Refusal::Loop => "the destination is this proxy itself".into(),
+            Refusal::ViaLoop => "the request has been through this proxy already: its name is in Via".into(),
+            Refusal::ResponseIncomplete => {
+                "the destination's connection ended before its response had begun or its head was complete"
+                    .into()
+            }
+            Refusal::ResponseHeadTooLarge => {
+                "status line and header fields of the destination's response are over 16 KiB together".into()
+            }
+            Refusal::ResponseTimeout => {
+                "the destination did not begin a response within --response-timeout".into()
+            }
+            Refusal::BodyTimeout => "the request's body stopped coming for --response-timeout".into(),
             Refusal::SessionLimit => "--max-sessions is reached".into(),
             Refusal::ClientSessionLimit => "--max-sessions-per-client is reached".into(),
             Refusal::BufferMemory => "--buffer-memory is used up".into(),
@@ -275,7 +318,7 @@ impl Refusal {
         body_is: Body,
         out: &mut Vec<u8>,
     ) {
-        let Row { status, reason, error_type } = self.row();
+        let Row { status, reason, error_type, rcode } = self.row();
         let details = self.details();
         let body = match target {
             Some(target) => format!("{status} {reason}\n{target}: {details}\n"),
@@ -285,7 +328,7 @@ impl Refusal {
         let _ = write!(out, "HTTP/1.1 {status} {reason}\r\nProxy-Status: ");
         push_item(via, out);
         let _ = write!(out, "; error={error_type}");
-        if let Some(rcode) = self.rcode() {
+        if let Some(rcode) = rcode {
             out.extend_from_slice(b"; rcode=");
             push_string(rcode_name(rcode), out);
         }
@@ -300,59 +343,77 @@ impl Refusal {
             // A number, not an enum of ours: no other status brings a field with it.
             _ => {}
         }
-        let connection = match connection {
-            ConnectionHeader::Close => "close",
-            ConnectionHeader::KeepAlive => "keep-alive",
-        };
-        let _ = write!(
-            out,
-            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
-            body.len()
-        );
+        out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
+        push_framing(body.len(), connection, out);
         match body_is {
             Body::Sent => out.extend_from_slice(body.as_bytes()),
             Body::Omitted => {}
         }
     }
+}
 
-    /// The response code that `dns_error` carries (RFC 9209 2.3.2).
-    fn rcode(&self) -> Option<u8> {
-        match self {
-            Refusal::NameNotFound { rcode } => Some(*rcode),
-            Refusal::ResolverFailed { rcode } => *rcode,
-            Refusal::BadRequest(_)
-            | Refusal::BadTarget(_)
-            | Refusal::NotAuthenticated
-            | Refusal::ClientNotAllowed
-            | Refusal::PortNotAllowed { .. }
-            | Refusal::DeniedByRule { .. }
-            | Refusal::DeniedByDefault
-            | Refusal::AddressDenied { .. }
-            | Refusal::Guarded { .. }
-            | Refusal::HeadTimeout
-            | Refusal::RequestLineTooLong
-            | Refusal::HeadTooLarge
-            | Refusal::TooManyHeaders
-            | Refusal::UnknownTransferCoding
-            | Refusal::PlainHttpNotSupported
-            | Refusal::UnsupportedVersion
-            | Refusal::DnsTimeout { .. }
-            | Refusal::ResolverBusy
-            | Refusal::NoNameserver
-            | Refusal::ConnectionRefused
-            | Refusal::ConnectionReset
-            | Refusal::Unroutable
-            | Refusal::FamilyExcluded
-            | Refusal::DialTimeout
-            | Refusal::DialFailed
-            | Refusal::Loop
-            | Refusal::SessionLimit
-            | Refusal::ClientSessionLimit
-            | Refusal::BufferMemory
-            | Refusal::Descriptors
-            | Refusal::ShuttingDown => None,
+/// Appends the answer to a request about the proxy itself: `OPTIONS *`, or an OPTIONS that may not be forwarded
+/// (RFC 9110 7.6.2, 9.3.7).
+pub fn options_answer(connection: ConnectionHeader, out: &mut Vec<u8>) {
+    out.extend_from_slice(
+        b"HTTP/1.1 200 OK\r\nAllow: OPTIONS, GET, HEAD, POST, PUT, DELETE, PATCH, TRACE, CONNECT\r\n",
+    );
+    push_framing(0, connection, out);
+}
+
+/// Appends the answer to a TRACE that may not be forwarded (RFC 9110 9.3.8): `head`, the request's head as it was
+/// received, without the fields that may hold credentials, and without what is over [`TRACE_MAX_BYTES`].
+pub fn trace_answer(head: &[u8], connection: ConnectionHeader, out: &mut Vec<u8>) {
+    let mut echo: Vec<u8> = Vec::new();
+    for line in head.split(|&byte| byte == b'\n') {
+        let fits = echo.len() + line.len() + b"\n\r\n".len() <= TRACE_MAX_BYTES;
+        let is_end_or_before_start = line == b"\r" || line.is_empty();
+        if is_end_or_before_start || may_hold_credentials(line) {
+            continue;
         }
+        if !fits {
+            // What comes first is the request line. Fields alone would be no message.
+            if echo.is_empty() {
+                break;
+            }
+            continue;
+        }
+        echo.extend_from_slice(line);
+        echo.push(b'\n');
     }
+    echo.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: message/http\r\n");
+    push_framing(echo.len(), connection, out);
+    out.extend_from_slice(&echo);
+}
+
+/// Whether the name of this field says so. The request line has no name; what is in it, the client wrote itself.
+fn may_hold_credentials(line: &[u8]) -> bool {
+    const WORDS: [&[u8]; 10] = [
+        b"auth",
+        b"cookie",
+        b"token",
+        b"key",
+        b"secret",
+        b"session",
+        b"passw",
+        b"credential",
+        b"signature",
+        b"cert",
+    ];
+    let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+    let is_name = name.iter().all(|&byte| is_token_byte(byte));
+    is_name && WORDS.iter().any(|word| name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
+}
+
+/// The last two fields and the end of the head.
+fn push_framing(content_length: usize, connection: ConnectionHeader, out: &mut Vec<u8>) {
+    let connection = match connection {
+        ConnectionHeader::Close => "close",
+        ConnectionHeader::KeepAlive => "keep-alive",
+    };
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "Content-Length: {content_length}\r\nConnection: {connection}\r\n\r\n");
 }
 
 /// The name of a DNS response code as its registry spells it.
@@ -438,7 +499,6 @@ mod tests {
             (Refusal::HeadTooLarge, 431, "http_request_error", "16 KiB"),
             (Refusal::TooManyHeaders, 431, "http_request_error", "100"),
             (Refusal::UnknownTransferCoding, 501, "http_request_error", "chunked"),
-            (Refusal::PlainHttpNotSupported, 501, "http_request_error", "CONNECT"),
             (Refusal::UnsupportedVersion, 505, "http_request_error", "HTTP/1.1"),
             (Refusal::NameNotFound { rcode: 3 }, 502, "dns_error", "does not exist"),
             (Refusal::NameNotFound { rcode: 0 }, 502, "dns_error", "no address"),
@@ -454,6 +514,12 @@ mod tests {
             (Refusal::DialTimeout, 504, "connection_timeout", "--dial-timeout"),
             (Refusal::DialFailed, 502, "destination_unavailable", "could not"),
             (Refusal::Loop, 502, "proxy_loop_detected", "itself"),
+            (Refusal::ViaLoop, 502, "proxy_loop_detected", "Via"),
+            (Refusal::ResponseIncomplete, 502, "http_response_incomplete", "ended before"),
+            (Refusal::BadResponse("two lengths"), 502, "http_protocol_error", "two lengths"),
+            (Refusal::ResponseHeadTooLarge, 502, "http_response_header_section_size", "16 KiB"),
+            (Refusal::ResponseTimeout, 504, "http_response_timeout", "--response-timeout"),
+            (Refusal::BodyTimeout, 408, "http_request_error", "--response-timeout"),
             (Refusal::SessionLimit, 503, "connection_limit_reached", "--max-sessions"),
             (Refusal::ClientSessionLimit, 429, "connection_limit_reached", "--max-sessions-per-client"),
             (Refusal::BufferMemory, 503, "connection_limit_reached", "--buffer-memory"),
@@ -523,6 +589,75 @@ mod tests {
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: 58\r\nConnection: keep-alive\r\n\r\n\
              503 Proxy session limit reached\n--max-sessions is reached\n"
         );
+    }
+
+    fn traced(head: &[u8]) -> String {
+        let mut out = Vec::new();
+        trace_answer(head, ConnectionHeader::KeepAlive, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn options_are_answered_with_what_can_be_asked() {
+        let mut out = Vec::new();
+        options_answer(ConnectionHeader::KeepAlive, &mut out);
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            "HTTP/1.1 200 OK\r\nAllow: OPTIONS, GET, HEAD, POST, PUT, DELETE, PATCH, TRACE, CONNECT\r\n\
+             Content-Length: 0\r\nConnection: keep-alive\r\n\r\n"
+        );
+        out.clear();
+        options_answer(ConnectionHeader::Close, &mut out);
+        assert!(out.ends_with(b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+    }
+
+    #[test]
+    fn traces_are_answered_with_what_came_but_for_credentials() {
+        assert_eq!(
+            traced(
+                b"\r\nTRACE http://a.test/x?y=z:cookie HTTP/1.1\r\nHost: a.test\r\nVia: 1.1 one\r\nX-Odd:  a b \r\nMax-Forwards: 0\r\n\r\n"
+            ),
+            "HTTP/1.1 200 OK\r\nContent-Type: message/http\r\nContent-Length: 104\r\nConnection: keep-alive\r\n\r\n\
+             TRACE http://a.test/x?y=z:cookie HTTP/1.1\r\nHost: a.test\r\nVia: 1.1 one\r\nX-Odd:  a b \r\nMax-Forwards: 0\r\n\r\n"
+        );
+        for name in [
+            "Authorization",
+            "Proxy-Authorization",
+            "COOKIE",
+            "Cookie2",
+            "X-Api-Key",
+            "X-Auth-Token",
+            "x-csrf-token",
+            "X-Amz-Security-Token",
+            "X-Password",
+            "Signature",
+            "X-Forwarded-Client-Cert",
+            "Session-Id",
+        ] {
+            let head = format!("TRACE http://a.test/ HTTP/1.1\r\n{name}: x\r\nHost: a.test\r\n\r\n");
+            let answer = traced(head.as_bytes());
+            let (_, echo) = answer.split_once("\r\n\r\n").unwrap();
+            assert_eq!(echo, "TRACE http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", "{name}");
+            assert!(answer.contains(&format!("Content-Length: {}\r\n", echo.len())), "{answer}");
+        }
+    }
+
+    #[test]
+    fn traces_of_any_length_have_an_answer_that_is_small_and_well_formed() {
+        for length in (0..1200).chain([16_000]) {
+            let long = "x".repeat(length);
+            for head in [
+                format!("TRACE http://a.test/{long} HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+                format!("TRACE http://a.test/ HTTP/1.1\r\nX-Long: {long}\r\nHost: a.test\r\n\r\n"),
+            ] {
+                let answer = traced(head.as_bytes());
+                let (_, echo) = answer.split_once("\r\n\r\n").unwrap();
+                assert!(answer.contains(&format!("Content-Length: {}\r\n", echo.len())), "{answer}");
+                assert!(echo.len() <= TRACE_MAX_BYTES && echo.ends_with("\r\n"), "{}", echo.len());
+                assert_eq!(echo == head, head.len() <= TRACE_MAX_BYTES, "{length}");
+                assert!(echo == "\r\n" || echo.starts_with("TRACE http://a.test/"), "{echo}");
+            }
+        }
     }
 
     #[test]

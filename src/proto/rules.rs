@@ -7,7 +7,7 @@ use super::target::{Host, Target, name, port_number};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What decided, as it stands in the access line: `default`, `guard`, `connect-port`, `client`, `deny:.example.com`,
+/// What decided, as it stands in the access line: `default`, `guard`, `connect-port`, `http-port`, `client`, `deny:.example.com`,
 /// `allow:10.0.0.0/8_from_192.0.2.1`. Without white space.
 pub type RuleName = Cow<'static, str>;
 
@@ -16,7 +16,15 @@ pub const CLIENT_RULE: RuleName = Cow::Borrowed("client");
 const DEFAULT_RULE: RuleName = Cow::Borrowed("default");
 /// The name of the guard.
 pub const GUARD_RULE: RuleName = Cow::Borrowed("guard");
-const CONNECT_PORT_RULE: RuleName = Cow::Borrowed("connect-port");
+
+/// What is asked of a destination: each has an option of its own for the ports that it may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// A tunnel: `--connect-port`.
+    Connect,
+    /// Plain HTTP: `--http-port`.
+    Http,
+}
 
 /// What can be said before a name is resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +64,8 @@ pub struct RuleSet {
     pub allow: Vec<Rule>,
     /// Ports that CONNECT may reach.
     pub connect_ports: Ports,
+    /// Ports that plain HTTP may reach.
+    pub http_ports: Ports,
     /// When no rule matches.
     pub default: DefaultAction,
 }
@@ -85,7 +95,7 @@ impl Rules {
     /// Before resolving: can the answer be known already? It can when no rule on addresses that may still match could
     /// turn it. Addresses are never refused here: go straight to [`Rules::judge_address`] with them.
     #[must_use]
-    pub fn judge_name(&self, client: IpAddr, target: &Target) -> Early {
+    pub fn judge_name(&self, client: IpAddr, target: &Target, service: Service) -> Early {
         if let Host::Ip(_) = target.host {
             return Early::Resolve(None);
         }
@@ -105,8 +115,8 @@ impl Rules {
                 DefaultAction::Deny => None,
             });
         }
-        if let Some(refusal) = self.port_refusal(target.port) {
-            return Early::Refuse(refusal, CONNECT_PORT_RULE);
+        if let Some((refusal, rule)) = self.port_refusal(target.port, service) {
+            return Early::Refuse(refusal, rule);
         }
         match self.policy.default {
             DefaultAction::Deny => Early::Refuse(Refusal::DeniedByDefault, DEFAULT_RULE),
@@ -123,8 +133,10 @@ impl Rules {
         target: &Target,
         completed: Option<&str>,
         address: IpAddr,
+        service: Service,
     ) -> Verdict {
-        let verdict = self.judge_by_rules(client.to_canonical(), target, completed, address.to_canonical());
+        let verdict =
+            self.judge_by_rules(client.to_canonical(), target, completed, address.to_canonical(), service);
         match verdict {
             // No rule lifts this: a proxy that dials itself serves nobody.
             Verdict::Allow(_) if self.is_own_listener(SocketAddr::new(address, target.port)) => {
@@ -150,6 +162,7 @@ impl Rules {
         target: &Target,
         completed: Option<&str>,
         address: IpAddr,
+        service: Service,
     ) -> Verdict {
         let asked = |rule: &&Rule| rule.speaks_for(client, target.port);
         let names =
@@ -166,8 +179,8 @@ impl Rules {
         if let Some(rule) = self.policy.allow.iter().filter(asked).find(allows) {
             return Verdict::Allow(rule.name("allow"));
         }
-        if let Some(refusal) = self.port_refusal(target.port) {
-            return Verdict::Deny(refusal, CONNECT_PORT_RULE);
+        if let Some((refusal, rule)) = self.port_refusal(target.port, service) {
+            return Verdict::Deny(refusal, rule);
         }
         if let Some(range) = special_purpose(address) {
             return Verdict::Deny(Refusal::Guarded { range }, GUARD_RULE);
@@ -178,9 +191,13 @@ impl Rules {
         }
     }
 
-    fn port_refusal(&self, port: u16) -> Option<Refusal> {
-        let refusal = Refusal::PortNotAllowed { port, option: "--connect-port" };
-        (!self.policy.connect_ports.contain(port)).then_some(refusal)
+    fn port_refusal(&self, port: u16, service: Service) -> Option<(Refusal, RuleName)> {
+        let (ports, option) = match service {
+            Service::Connect => (&self.policy.connect_ports, "--connect-port"),
+            Service::Http => (&self.policy.http_ports, "--http-port"),
+        };
+        let rule = Cow::Borrowed(option.trim_start_matches('-'));
+        (!ports.contain(port)).then_some((Refusal::PortNotAllowed { port, option }, rule))
     }
 
     /// What is surely ours: the very address, and what the kernel takes for this machine (all of 127/8 and ::1, and the
@@ -482,6 +499,7 @@ mod tests {
             deny: Vec::new(),
             allow: Vec::new(),
             connect_ports: Ports::only(&[443]),
+            http_ports: Ports::parse("80,1024-65535").unwrap(),
             default: DefaultAction::Allow,
         };
         for rule in rules {
@@ -503,9 +521,13 @@ mod tests {
 
         /// `+rule` or `-rule/error_type`, and `early` in front if it was known before resolving.
         fn judge_from(&self, client: &str, asked: &str, address: &str) -> String {
+            self.judge_for(Service::Connect, client, asked, address)
+        }
+
+        fn judge_for(&self, service: Service, client: &str, asked: &str, address: &str) -> String {
             let (rules, asked) = (self.rules(), target(asked));
-            let verdict = rules.judge_address(ip(client), &asked, None, ip(address));
-            let early = match rules.judge_name(ip(client), &asked) {
+            let verdict = rules.judge_address(ip(client), &asked, None, ip(address), service);
+            let early = match rules.judge_name(ip(client), &asked, service) {
                 Early::Refuse(refusal, rule) => {
                     assert!(matches!(verdict, Verdict::Deny(_, _)), "early no, late yes: {asked} {address}");
                     return format!("early -{rule}/{}", refusal.error_type());
@@ -533,9 +555,9 @@ mod tests {
     fn a_completed_name_is_judged_as_well() {
         let judge = |rules: &[&str], address: &str| {
             let rules = setup(rules).rules();
-            let verdict =
-                rules.judge_address(ip(CLIENT), &target("www:443"), Some("www.corp.test"), ip(address));
-            let early = rules.judge_name(ip(CLIENT), &target("www:443"));
+            let (asked, completed) = (target("www:443"), Some("www.corp.test"));
+            let verdict = rules.judge_address(ip(CLIENT), &asked, completed, ip(address), Service::Connect);
+            let early = rules.judge_name(ip(CLIENT), &asked, Service::Connect);
             assert!(matches!(early, Early::Resolve(_)), "{early:?}");
             match verdict {
                 Verdict::Allow(rule) => format!("+{rule}"),
@@ -612,6 +634,34 @@ mod tests {
         for (rules, asked, address, expected) in cases {
             assert_eq!(setup(rules).judge(asked, address), *expected, "{rules:?} {asked} {address}");
         }
+    }
+
+    #[test]
+    fn each_service_has_its_own_ports_and_nothing_else() {
+        let (http, connect) = (Service::Http, Service::Connect);
+        for (rules, service, asked, address, expected) in [
+            (&[][..], http, "a.test:80", "8.8.8.8", "+default"),
+            (&[], http, "a.test:8080", "8.8.8.8", "+default"),
+            (&[], http, "a.test:443", "8.8.8.8", "early -http-port/http_request_denied"),
+            (&[], http, "8.8.8.8:22", "8.8.8.8", "-http-port/http_request_denied"),
+            (&[], connect, "a.test:80", "8.8.8.8", "early -connect-port/http_request_denied"),
+            // ports before guard, guard before default
+            (&[], http, "10.0.0.1:22", "10.0.0.1", "-http-port/http_request_denied"),
+            (&["default deny"], http, "10.0.0.1:80", "10.0.0.1", "-guard/destination_ip_prohibited"),
+            // rules speak for both
+            (&["allow a.test"], http, "a.test:22", "10.0.0.1", "+allow:a.test"),
+            (&["allow a.test:443"], http, "a.test:443", "8.8.8.8", "+allow:a.test:443"),
+            (&["deny a.test"], http, "a.test:22", "8.8.8.8", "early -deny:a.test/http_request_denied"),
+            (&["deny *:8080"], http, "a.test:8080", "8.8.8.8", "early -deny:*:8080/http_request_denied"),
+        ] {
+            let answer = setup(rules).judge_for(service, CLIENT, asked, address);
+            assert_eq!(answer, expected, "{rules:?} {service:?} {asked} {address}");
+        }
+        let Early::Refuse(refusal, _) = setup(&[]).rules().judge_name(ip(CLIENT), &target("a.test:22"), http)
+        else {
+            panic!("not refused")
+        };
+        assert_eq!(refusal.details(), "port 22 is not in --http-port");
     }
 
     #[test]

@@ -12,12 +12,18 @@
 //!   Closed ◄───────────────────────────────────────────┴────────────────┴───────────────────┘
 //! ```
 //!
+//! Plain HTTP goes from `ReadingHead` to `Reusing`; with an idle connection at once to `Forwarding`, else by way of `Resolving` and
+//! `Dialing`. Behind an answer it is `Idle` again, or over; a 101 makes it `Tunneling`.
+//!
 //! The **state** says what the session is for; the two **halves** carry bytes. [`Step::Wait`] is legal only when every
 //! operation the session wants is known not to be ready: that is what keeps edge-triggered readiness from losing a
-//! wake-up, and what the simulation in `tests/sim.rs` checks against sockets that know the truth.
+//! wake-up, and what the simulation in `tests/sim` checks against sockets that know the truth.
 
 mod answer;
+mod forwarding;
+mod http;
 mod opening;
+mod responses;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -27,15 +33,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::deadlines::Kind;
 use super::eyeballs::Eyeballs;
-use super::head::{self, Scan};
+use super::onward::GROWTH_MAX_BYTES;
 use super::relay::{Half, Ready, Sink, Source};
-use super::reply::{ESTABLISHED, Refusal};
+use super::reply::{ConnectionHeader, ESTABLISHED, Refusal};
 use super::resolver::ResolveError;
 use super::ring::{RING_BYTES, Storage};
 use super::rules::RuleName;
+use super::scan::{self, Scan};
 use super::target::Target;
 use super::tick::Tick;
-pub use words::{Asked, EndReason, Outcome, Policy, Record, Side, Step, Timeouts};
+pub use http::HEAD_KEPT_BYTES;
+use http::Http;
+pub use responses::INTERIM_MAX;
+pub use words::{Asked, EndReason, Forwarded, Outcome, Policy, Record, Side, Step, Timeouts};
 
 /// Milliseconds that a client which closed its sending side is given while its name is resolved and its connection
 /// dialed: it may be a half-closing client that still wants its answer.
@@ -50,8 +60,10 @@ pub const DRAIN_IDLE_MS: u64 = 1_000;
 /// Bytes of a URL that are kept for the access line. What is cut off is lost.
 pub const URL_MAX_BYTES: usize = 512;
 
+/// Of a ring that heads are written anew in, no more is filled: one head may become longer.
+const HTTP_FILL_BYTES: usize = RING_BYTES - GROWTH_MAX_BYTES;
 /// A head fits into one ring with room to see that it is too large.
-const _: () = assert!(head::MAX_HEAD_BYTES < RING_BYTES);
+const _: () = assert!(scan::MAX_HEAD_BYTES < HTTP_FILL_BYTES);
 const _: () = assert!(ESTABLISHED.len() <= u8::MAX as usize, "the greeting is counted in a byte");
 
 #[derive(Debug)]
@@ -59,9 +71,13 @@ enum State {
     /// Connected, no byte of a request yet.
     Idle,
     ReadingHead(Scan),
+    /// Plain HTTP: is there a connection that leads to the target already?
+    Reusing,
     Resolving(Lookup),
     Dialing(Box<Eyeballs>),
     Tunneling,
+    /// Plain HTTP over an upstream that stands.
+    Forwarding,
     Replying(Box<Answer>),
     Lingering {
         discarded_bytes: u64,
@@ -80,6 +96,8 @@ enum Lookup {
 struct Answer {
     bytes: Vec<u8>,
     sent: usize,
+    /// What it says about the connection, and what becomes of it.
+    connection: ConnectionHeader,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,11 +145,16 @@ pub struct Session {
     client_left_due: Option<Tick>,
     dns_ms: Option<u32>,
     dial_ms: Option<u32>,
-    /// Method and URL of a request that is not CONNECT.
-    asked: Option<Box<(Box<str>, Box<str>)>>,
+    /// The proxy takes no new connections: this one ends behind the exchange that runs.
+    draining: bool,
+    /// Nothing unless the client has asked for plain HTTP: a tunnel does not pay for it.
+    http: Option<Box<Http>>,
 }
 
 impl Session {
+    /// Memory that a session can own, without what is dialed, names and storage that is lent.
+    pub const BYTES_MAX: usize = size_of::<Session>() + Http::BYTES_MAX;
+
     /// A freshly accepted connection.
     #[must_use]
     pub fn new(client: SocketAddr, now: Tick, policy: &Policy) -> Session {
@@ -161,7 +184,8 @@ impl Session {
             client_left_due: None,
             dns_ms: None,
             dial_ms: None,
-            asked: None,
+            draining: false,
+            http: None,
         }
     }
 
@@ -189,6 +213,7 @@ impl Session {
         match &self.state {
             State::Idle | State::ReadingHead(_) if self.client_ready.readable => Step::Read(Side::Client),
             State::Idle | State::ReadingHead(_) => Step::Wait,
+            State::Reusing => Step::TakeIdle,
             State::Resolving(Lookup::ToAsk) => Step::Resolve,
             State::Resolving(Lookup::Asked) => self.watch_client(),
             State::Dialing(eyeballs) => match (eyeballs.to_confirm(), eyeballs.to_start()) {
@@ -198,6 +223,7 @@ impl Session {
                 (None, None) => self.watch_client(),
             },
             State::Tunneling => self.relay_step(),
+            State::Forwarding => self.forward_step(),
             State::Replying(answer) if answer.sent == answer.bytes.len() => Step::ShutdownWrite(Side::Client),
             State::Replying(_) if self.client_ready.writable => Step::Write(Side::Client),
             State::Replying(_) => Step::Wait,
@@ -211,8 +237,12 @@ impl Session {
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
         match step {
             Step::Read(side) if matches!(self.state, State::Tunneling) => self.relay_read(side, outcome),
+            Step::Read(side) if matches!(self.state, State::Forwarding) => {
+                self.forward_read(side, outcome, now, policy);
+            }
             Step::Read(_) => self.head_read(outcome, now, policy),
             Step::Write(_) if matches!(self.state, State::Replying(_)) => self.answer_written(outcome),
+            Step::Write(side) if matches!(self.state, State::Forwarding) => self.forward_wrote(side, outcome),
             Step::Write(side) => self.relay_wrote(side, outcome),
             Step::ShutdownWrite(_) if matches!(self.state, State::Replying(_)) => self.linger(now),
             Step::ShutdownWrite(side) => self.sink_shut(side, outcome),
@@ -224,13 +254,33 @@ impl Session {
             }
             Step::Dial(place, address) => self.dial_started(place, address, outcome, now, policy),
             Step::ConfirmDial(place) => self.dial_confirmed(place, outcome, now, policy),
+            Step::TakeError(side) if matches!(self.state, State::Forwarding) => {
+                self.forward_error_taken(side, outcome);
+            }
             Step::TakeError(side) => self.error_taken(side, outcome),
-            Step::Record => self.exchange = Exchange::None,
+            Step::Park | Step::CloseUpstream => self.exchange_over(now),
+            Step::Record => {
+                self.exchange = Exchange::None;
+                if matches!(self.state, State::Idle) {
+                    self.next_exchange(now, policy);
+                }
+            }
+            // The answer comes to `on_idle`.
+            Step::TakeIdle => {}
             // Nothing was done, so nothing changes.
             Step::Wait | Step::End(_) => {}
         }
-        if matches!(self.state, State::Tunneling) {
-            self.relay_moved(outcome, now, policy);
+        match self.state {
+            State::Tunneling => self.relay_moved(outcome, now, policy),
+            State::Forwarding => self.forward_moved(outcome, now, policy),
+            State::Idle
+            | State::ReadingHead(_)
+            | State::Reusing
+            | State::Resolving(_)
+            | State::Dialing(_)
+            | State::Replying(_)
+            | State::Lingering { .. }
+            | State::Closed => {}
         }
     }
 
@@ -253,7 +303,9 @@ impl Session {
 
     /// The addresses that follow are of this name: the search list has completed the one that was asked for.
     pub fn on_completed(&mut self, name: &str) {
-        self.completed = Some(name.to_ascii_lowercase().into());
+        if self.wants_lookup() {
+            self.completed = Some(name.to_ascii_lowercase().into());
+        }
     }
 
     /// Addresses of the name asked for by [`Step::Resolve`]; `last` says that no more will come.
@@ -262,7 +314,9 @@ impl Session {
             self.dns_ms = Some(elapsed_ms(self.since, now));
             self.start_dialing(now, policy);
         }
-        if let State::Dialing(eyeballs) = &mut self.state {
+        if let State::Dialing(eyeballs) = &mut self.state
+            && eyeballs.wants_more()
+        {
             eyeballs.add(addresses, last, now);
             self.dial_next(now, policy);
         }
@@ -301,17 +355,18 @@ impl Session {
                 self.refuse(Refusal::DialTimeout, now, policy);
             }
             (Kind::ClientLeft, _) => self.finish(EndReason::ClientLeft),
+            (Kind::KeepAlive, _) => self.finish(EndReason::Unused),
+            (Kind::Response, _) => self.response_overdue(now, policy),
             (Kind::Idle, _) => self.finish(EndReason::IdleTimeout),
             (Kind::HalfOpen, _) => self.finish(EndReason::HalfOpenTimeout),
             // Refused, and that stays the reason.
             (Kind::Linger, _) => self.finish(EndReason::ClientLeft),
-            // No state has these yet: they are for plain HTTP.
-            (Kind::Response | Kind::KeepAlive, _) => {}
         }
     }
 
     /// The proxy takes no new connections. Requests under way and tunnels go on.
     pub fn on_drain(&mut self, now: Tick) {
+        self.draining = true;
         if matches!(self.state, State::Idle) {
             self.deadline = self.deadline.min(now.after(DRAIN_IDLE_MS));
         }
@@ -319,11 +374,14 @@ impl Session {
 
     /// The grace is over: who has no answer yet is told why, and everything ends.
     pub fn on_grace_over(&mut self, now: Tick, policy: &Policy) {
+        self.draining = true;
         match self.state {
             State::Idle => self.finish(EndReason::Unused),
-            State::ReadingHead(_) | State::Resolving(_) | State::Dialing(_) => {
+            State::ReadingHead(_) | State::Reusing | State::Resolving(_) | State::Dialing(_) => {
                 self.refuse(Refusal::ShuttingDown, now, policy);
             }
+            State::Forwarding if self.may_refuse() => self.refuse(Refusal::ShuttingDown, now, policy),
+            State::Forwarding => self.finish(EndReason::Grace),
             State::Tunneling => self.finish(EndReason::Grace),
             // Its answer is out or going out.
             State::Replying(_) | State::Lingering { .. } | State::Closed => {}
@@ -364,8 +422,9 @@ impl Session {
                     !client.writable && idle(&self.up, client, upstream)
                 }
                 State::Tunneling => idle(&self.up, client, upstream) && idle(&self.down, upstream, client),
+                State::Forwarding => self.forward_may_wait(),
                 State::Replying(_) => !client.writable,
-                State::Closed => false,
+                State::Reusing | State::Closed => false,
             }
     }
 
@@ -373,13 +432,19 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Option<(Kind, Tick)> {
         let kind = match &self.state {
+            State::Idle if self.http.is_some() => Kind::KeepAlive,
             State::Idle | State::ReadingHead(_) => Kind::Head,
             // Its answer may be due before its grace is over: then it gets one.
-            State::Resolving(_) | State::Dialing(_) if self.client_left_due == Some(self.deadline) => {
+            State::Reusing | State::Resolving(_) | State::Dialing(_) | State::Forwarding
+                if self.client_left_due == Some(self.deadline) =>
+            {
                 Kind::ClientLeft
             }
             State::Resolving(_) => Kind::Resolve,
-            State::Dialing(_) => Kind::Dial,
+            State::Reusing | State::Dialing(_) => Kind::Dial,
+            State::Forwarding if self.awaits_response() => Kind::Response,
+            State::Forwarding if self.up.sink != Sink::Open => Kind::HalfOpen,
+            State::Forwarding => Kind::Idle,
             State::Tunneling if self.is_half_open() => Kind::HalfOpen,
             State::Tunneling => Kind::Idle,
             State::Replying(_) | State::Lingering { .. } => Kind::Linger,
@@ -408,7 +473,9 @@ impl Session {
             State::Dialing(eyeballs) => eyeballs.wants_more(),
             State::Idle
             | State::ReadingHead(_)
+            | State::Reusing
             | State::Tunneling
+            | State::Forwarding
             | State::Replying(_)
             | State::Lingering { .. }
             | State::Closed => false,
@@ -419,7 +486,7 @@ impl Session {
     /// says how.
     #[must_use]
     pub fn wants_upstream(&self) -> bool {
-        matches!(self.state, State::Dialing(_) | State::Tunneling | State::Closed)
+        matches!(self.state, State::Dialing(_) | State::Tunneling | State::Forwarding | State::Closed)
     }
 
     /// Whether closing `side` is to be a reset: what the other side did, or a stream that was cut off.
@@ -427,17 +494,32 @@ impl Session {
     pub fn closes_with_reset(&self, side: Side) -> bool {
         match self.end {
             Some(EndReason::ClientReset) => side == Side::Upstream,
+            // In plain HTTP, what tells the client that its answer was cut off.
+            Some(EndReason::UpstreamReset) if self.http.is_some() && self.status != Some(101) => {
+                side == Side::Client && self.cut
+            }
             Some(EndReason::UpstreamReset) => side == Side::Client && self.reset == Some(Side::Upstream),
             // A FIN here would make a cut stream look complete.
             Some(EndReason::Grace | EndReason::IdleTimeout | EndReason::HalfOpenTimeout) => self.cut,
-            Some(EndReason::Done | EndReason::Unused | EndReason::Refused(_) | EndReason::ClientLeft)
-            | None => false,
+            Some(EndReason::Incomplete | EndReason::BadResponse(_) | EndReason::Refused(_)) => {
+                side == Side::Client && self.cut
+            }
+            Some(EndReason::Done | EndReason::Unused | EndReason::ClientLeft) | None => false,
         }
     }
 
     /// Where the next bytes read from `side` belong. Empty if storage must be lent first ([`Session::attach`]).
     pub fn fill_slice(&mut self, side: Side) -> &mut [u8] {
-        self.half_from(side).ring.fill_slice()
+        if matches!(self.state, State::Tunneling) {
+            return self.half_from(side).ring.fill_slice();
+        }
+        // Heads are read in one piece, and written anew in their place.
+        let ring = &mut self.half_from(side).ring;
+        let room = HTTP_FILL_BYTES.saturating_sub(ring.len());
+        ring.compact();
+        let space = ring.fill_slice();
+        let end = space.len().min(room);
+        &mut space[..end]
     }
 
     /// Lends storage for reading from `side`; what is not needed comes back.
@@ -454,6 +536,7 @@ impl Session {
             (_, Side::Client) if self.greeting_left > 0 => {
                 &ESTABLISHED[ESTABLISHED.len() - usize::from(self.greeting_left)..]
             }
+            (State::Forwarding, _) => self.forward_slice(side),
             (_, Side::Client) => self.down.ring.drain_slice(),
             (_, Side::Upstream) => self.up.ring.drain_slice(),
         }
@@ -473,10 +556,10 @@ impl Session {
     pub fn record(&self, now: Tick) -> Record<'_> {
         Record {
             client: self.client,
-            request: match (&self.target, &self.asked) {
-                (Some(target), _) => Asked::Connect(target),
-                (None, Some(asked)) => Asked::Http { method: &asked.0, url: &asked.1 },
-                (None, None) => Asked::Nothing,
+            request: match (self.http.as_ref().map(|http| http.asked()), &self.target) {
+                (Some(Some((method, url))), _) => Asked::Http { method, url },
+                (None, Some(target)) => Asked::Connect(target),
+                (Some(None), _) | (None, None) => Asked::Nothing,
             },
             status: self.status,
             via: self.via,
@@ -488,6 +571,10 @@ impl Session {
             total_ms: now.since(self.started),
             end: self.end.map_or("-", EndReason::word),
             refusal: self.refusal.as_deref(),
+            cut_because: match self.end {
+                Some(EndReason::BadResponse(details)) => Some(details),
+                Some(_) | None => None,
+            },
         }
     }
 
@@ -495,7 +582,11 @@ impl Session {
     fn finish(&mut self, reason: EndReason) {
         self.end.get_or_insert(reason);
         let is_cut = |half: &Half| !half.ring.is_empty() || half.sink == Sink::Broken;
-        self.cut = is_cut(&self.up) || is_cut(&self.down) || self.greeting_left > 0;
+        let is_tunnel = matches!(self.state, State::Tunneling);
+        self.cut = match &self.http {
+            Some(http) if !is_tunnel => http.end_is_close && !http.awaits_head(),
+            Some(_) | None => is_tunnel && (is_cut(&self.up) || is_cut(&self.down) || self.greeting_left > 0),
+        };
         if self.exchange == Exchange::Open {
             self.exchange = Exchange::Over;
         }

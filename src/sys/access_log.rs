@@ -251,6 +251,7 @@ mod tests {
             total_ms: 4210,
             end: "done",
             refusal: None,
+            cut_because: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
 
 use mio::net::TcpStream;
 use mio::{Registry, Token};
@@ -20,7 +21,7 @@ use super::stream::{self, failure};
 /// and a socket that is not connecting yet would announce a hang-up.
 pub fn start(
     address: SocketAddr,
-    token: Token,
+    token: impl FnOnce(RawFd) -> Token,
     registry: &Registry,
     rules: &Rules,
     sources: &Sources,
@@ -45,7 +46,7 @@ pub fn confirm(stream: &TcpStream) -> Outcome {
 
 fn connect(
     address: SocketAddr,
-    token: Token,
+    token: impl FnOnce(RawFd) -> Token,
     registry: &Registry,
     sources: &Sources,
 ) -> io::Result<TcpStream> {
@@ -58,6 +59,7 @@ fn connect(
     stream.set_nodelay(true)?;
     // Urgent data is part of the stream: without this the kernel takes its byte out.
     SockRef::from(&stream).set_out_of_band_inline(true)?;
+    let token = token(stream.as_raw_fd());
     registry.register(&mut stream, token, stream::interests())?;
     Ok(stream)
 }

@@ -10,9 +10,11 @@
 
 mod accepting;
 mod directing;
+mod upstreams;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,11 +29,13 @@ use super::sockets::Sockets;
 use super::{dial, stream};
 use crate::config::{MAX_LOOPS, MAX_SESSIONS, REFUSING_MAX, Sources};
 use crate::proto::deadlines::Deadlines;
-use crate::proto::eyeballs::PLACES;
+use crate::proto::failure::Failure;
+use crate::proto::pool::{Limits, Origin};
 use crate::proto::ring::Pool;
 use crate::proto::session::{Outcome, Session, Side, Step};
 use crate::proto::target::Host;
 use crate::proto::tick::Tick;
+use upstreams::Upstreams;
 
 /// Events fetched with one poll.
 const EVENTS: usize = 256;
@@ -42,16 +46,16 @@ const SHARE_STEPS: usize = 64;
 /// What is thrown away behind a refusal goes here.
 const DISCARD_BYTES: usize = 16 * 1024;
 
-/// Tokens: some for each session, then the resolver's, the listeners', the waker's. A session's first is for its client, the
-/// others for its attempts at an upstream, one of which stays.
-const TOKENS_PER_SESSION: usize = 8;
-const CLIENT: usize = 0;
+/// Tokens: a session's key for its client, then the resolver's, the listeners', the waker's. An upstream's is made of its
+/// descriptor: it goes from session to session without being registered anew.
 const NAMES_TOKEN: usize = 1 << 24;
 const LISTENER_TOKEN: usize = 1 << 28;
 const WAKER_TOKEN: usize = 1 << 29;
-const _: () = assert!(PLACES < TOKENS_PER_SESSION);
-const _: () = assert!(TOKENS_PER_SESSION * (MAX_SESSIONS + MAX_LOOPS * REFUSING_MAX) < NAMES_TOKEN);
+const UPSTREAM_TOKEN: usize = 1 << 30;
+const _: () = assert!(SESSION_KEYS < NAMES_TOKEN);
 const _: () = assert!(NAMES_TOKEN + Names::TOKENS < LISTENER_TOKEN);
+/// Keys of sessions are smaller than this.
+const SESSION_KEYS: usize = MAX_SESSIONS + MAX_LOOPS * REFUSING_MAX;
 
 /// What one loop is made with.
 #[derive(Debug)]
@@ -66,6 +70,8 @@ pub struct LoopConfig {
     pub sources: Sources,
     /// Its share of `--buffer-memory`.
     pub buffer_bytes: u64,
+    /// Upstream connections that are kept for another request.
+    pub idle: Limits,
 }
 
 struct Listener {
@@ -104,6 +110,7 @@ pub struct EventLoop {
     deadlines: Deadlines,
     pool: Pool,
     names: Names,
+    upstreams: Upstreams,
     sources: Sources,
     access_log: AccessLog,
     discard: Box<[u8]>,
@@ -122,6 +129,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER_TOKEN))?;
         let mailbox = Arc::new(Mailbox::new(waker));
+        let keep_ms = shared.policy.timeouts.keepalive_ms;
         let mut event_loop = EventLoop {
             poll,
             started: Instant::now(),
@@ -138,6 +146,7 @@ impl EventLoop {
             deadlines: Deadlines::default(),
             pool: Pool::with_ceiling(config.buffer_bytes),
             names: Names::new(config.names, NAMES_TOKEN),
+            upstreams: Upstreams::new(config.idle, keep_ms),
             sources: config.sources,
             access_log: config.access_log,
             discard: vec![0; DISCARD_BYTES].into_boxed_slice(),
@@ -172,13 +181,17 @@ impl EventLoop {
                 Err(error) => return Err(error),
             }
             self.now = self.clock();
+            let mut told = 0;
             for event in &events {
+                told += 1;
                 self.note(event);
             }
+            self.upstreams.polled(told, EVENTS);
             if std::mem::take(&mut self.called) {
                 self.read_mail();
                 self.follow_phase();
             }
+            self.upstreams.close_over(self.now);
             self.resolve();
             self.accept();
             for _ in 0..self.run_queue.len() {
@@ -208,6 +221,7 @@ impl EventLoop {
         }
         let due = [
             self.deadlines.next(),
+            self.upstreams.next_deadline(),
             self.names.next_deadline(),
             self.access_log.next_deadline(),
             self.accept_resumes,
@@ -219,6 +233,15 @@ impl EventLoop {
     fn note(&mut self, event: &mio::event::Event) {
         let token = event.token().0;
         match token {
+            UPSTREAM_TOKEN.. => {
+                let ready = stream::ready(event);
+                if let Some((key, place)) = self.upstreams.note(token - UPSTREAM_TOKEN, ready)
+                    && let Some(entry) = self.sessions.get_mut(key)
+                {
+                    entry.session.on_upstream_ready(place, ready);
+                    self.queue(key);
+                }
+            }
             WAKER_TOKEN => self.called = true,
             LISTENER_TOKEN.. => {
                 if let Some(listener) = self.listeners.get_mut(token - LISTENER_TOKEN) {
@@ -226,13 +249,9 @@ impl EventLoop {
                 }
             }
             NAMES_TOKEN.. => self.names.on_event(token, event),
-            _ => {
-                let (key, socket) = (token / TOKENS_PER_SESSION, token % TOKENS_PER_SESSION);
+            key => {
                 if let Some(entry) = self.sessions.get_mut(key) {
-                    match socket {
-                        CLIENT => entry.session.on_client_ready(stream::ready(event), self.now),
-                        attempt => entry.session.on_upstream_ready((attempt - 1) as u8, stream::ready(event)),
-                    }
+                    entry.session.on_client_ready(stream::ready(event), self.now);
                     self.queue(key);
                 }
             }
@@ -294,6 +313,9 @@ impl EventLoop {
                 | Step::Resolve
                 | Step::Dial(..)
                 | Step::ConfirmDial(_)
+                | Step::TakeIdle
+                | Step::Park
+                | Step::CloseUpstream
                 | Step::TakeError(_)
                 | Step::Record => {}
             }
@@ -305,6 +327,10 @@ impl EventLoop {
                     entry.starved = true;
                     self.starved.push_back(key);
                 }
+            }
+            if step == Step::Record {
+                // The next exchange may begin in this very run: it finds nothing of this one's.
+                self.settle(key);
             }
             if let Outcome::Moved(count) = outcome {
                 moved_bytes += count;
@@ -339,17 +365,56 @@ impl EventLoop {
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
             Step::Discard => sockets.read(Side::Client, &mut self.discard),
             Step::Resolve => return self.look_up(key),
-            Step::Dial(place, address) => {
-                let token = Token(TOKENS_PER_SESSION * key + 1 + usize::from(place));
-                let rules = &self.shared.policy.rules;
-                sockets
-                    .dial(place, || dial::start(address, token, self.poll.registry(), rules, &self.sources))
-            }
+            Step::Dial(place, address) => return self.dial(key, place, address),
             Step::ConfirmDial(place) => sockets.confirm(place),
+            Step::TakeIdle => return self.take_idle(key),
+            Step::Park => {
+                if let (Some(origin), Some(socket)) = (session.take_origin(), sockets.take_upstream()) {
+                    self.upstreams.park(origin, socket, self.now);
+                }
+                Outcome::Done
+            }
+            Step::CloseUpstream => {
+                sockets.drop_upstream();
+                Outcome::Done
+            }
             Step::TakeError(side) => sockets.take_error(side),
             Step::Record => log_exchange(&mut self.access_log, session, self.now),
             Step::Wait | Step::End(_) => Outcome::Done,
         })
+    }
+
+    fn dial(&mut self, key: usize, place: u8, address: SocketAddr) -> Option<Outcome> {
+        let sockets = &mut self.sessions.get_mut(key)?.sockets;
+        let (rules, registry) = (&self.shared.policy.rules, self.poll.registry());
+        let mut outcome = Outcome::Failed(Failure::NoDescriptors);
+        for _ in 0..2 {
+            let token = |descriptor| self.upstreams.own(descriptor, key, place);
+            let start = || dial::start(address, token, registry, rules, &self.sources);
+            outcome = sockets.dial(place, start);
+            // Who is served comes before who may be served faster.
+            let is_short = outcome == Outcome::Failed(Failure::NoDescriptors);
+            if !is_short || self.upstreams.close_idle() == 0 {
+                break;
+            }
+        }
+        Some(outcome)
+    }
+
+    fn take_idle(&mut self, key: usize) -> Option<Outcome> {
+        let Entry { session, sockets, .. } = self.sessions.get_mut(key)?;
+        if session.awaits_body() {
+            sockets.acknowledge_client();
+        }
+        let policy = &self.shared.policy;
+        let may = |origin: &Origin| session.may_reuse(origin, policy);
+        let idle = session.target().and_then(|target| self.upstreams.take(target, may, key));
+        let origin = idle.map(|(origin, socket)| {
+            sockets.set_upstream(socket);
+            origin
+        });
+        session.on_idle(origin, self.now, policy);
+        None
     }
 
     fn look_up(&mut self, key: usize) -> Option<Outcome> {
@@ -383,6 +448,9 @@ impl EventLoop {
     /// Behind a session's run: what it no longer needs is released, and its deadline is set.
     fn settle(&mut self, key: usize) {
         let Some(entry) = self.sessions.get_mut(key) else { return };
+        if self.pool.is_scarce() {
+            entry.session.spare_storage();
+        }
         while let Some(storage) = entry.session.detach() {
             self.pool.give_back(storage);
         }
@@ -473,6 +541,9 @@ fn log_exchange(access_log: &mut AccessLog, session: &Session, now: Tick) -> Out
     if let Some(refusal) = record.refusal {
         let (client, asked) = (record.client, &record.request);
         log::debug!("{client} {asked}: {} {}", refusal.status(), refusal.details());
+    }
+    if let Some(details) = record.cut_because {
+        log::debug!("{} {}: cut off: {details}", record.client, record.request);
     }
     access_log.add(&record, now);
     Outcome::Done

@@ -29,8 +29,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes a refusal apart; says what is wrong with it as an answer.
+    /// Takes a refusal that closes apart; says what is wrong with it as an answer.
     pub fn parse(raw: &[u8]) -> Result<Answer, String> {
+        Answer::parse_saying("close", raw)
+    }
+
+    /// The same for one whose `Connection` says this.
+    pub fn parse_saying(connection: &str, raw: &[u8]) -> Result<Answer, String> {
         let end = raw
             .windows(4)
             .position(|part| part == b"\r\n\r\n")
@@ -48,8 +53,8 @@ impl Answer {
         if !kind.starts_with("text/plain") {
             return Err(format!("Content-Type {kind}"));
         }
-        if need("connection")? != "close" {
-            return Err(format!("a refusal that closes must say so: {:?}", head.raw));
+        if need("connection")? != connection {
+            return Err(format!("a refusal must say {connection:?} where it is so: {:?}", head.raw));
         }
         let status = need("proxy-status")?;
         let (by, parameters) = status.split_once("; ").ok_or_else(|| format!("Proxy-Status {status:?}"))?;

@@ -4,9 +4,11 @@
 
 pub mod client;
 pub mod dns_server;
+pub mod http_origin;
 pub mod namespace;
 pub mod origin;
 pub mod proxy;
+pub mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use client::Client;
+use origin::Origin;
 use proxy::Proxy;
+use wire::Wire;
 
 /// How long anything that must happen may take before the test fails. Generous: it is reached only by failures.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -52,6 +56,48 @@ impl Road {
         match self {
             Road::Direct => Client::dial(origin),
             Road::Through(proxy) => proxy.tunnel(&origin.to_string()),
+        }
+    }
+
+    /// A connection for plain HTTP with whoever is first on this road.
+    #[track_caller]
+    pub fn http(&self, origin: SocketAddr) -> Wire {
+        match self {
+            Road::Direct => Wire::dial(origin),
+            Road::Through(proxy) => Wire::dial(proxy.addr),
+        }
+    }
+
+    /// What stands in a request line for a path of this origin: origin form, or absolute form for the proxy.
+    pub fn target(&self, origin: SocketAddr, path: &str) -> String {
+        match self {
+            Road::Direct => path.to_string(),
+            Road::Through(_) => http_origin::url(origin, path),
+        }
+    }
+}
+
+/// A tunnel beside what a test looks at: it tells when the proxy's only loop has done what it had to do.
+pub struct Beside {
+    client: Client,
+    _origin: Origin,
+}
+
+impl Beside {
+    /// Through this proxy, which must have one loop.
+    #[track_caller]
+    pub fn of(proxy: &Proxy) -> Beside {
+        let origin = Origin::echo();
+        Beside { client: proxy.tunnel(&origin.addr.to_string()), _origin: origin }
+    }
+
+    /// When this returns, the loop has turned several times: everything that was sent to it before is served, also what
+    /// takes a connection to another peer. So what did not arrive by now was not sent.
+    #[track_caller]
+    pub fn turns(&mut self) {
+        for _ in 0..5 {
+            // Each takes two turns.
+            self.client.echo(b".");
         }
     }
 }

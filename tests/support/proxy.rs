@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
 use super::dns_server::DnsServer;
+use super::wire::Wire;
 use super::{DEADLINE, until};
 
 /// What the guard must be told in tests, where every origin is on loopback.
@@ -156,6 +157,12 @@ impl Proxy {
         Client::dial(self.addr)
     }
 
+    /// A client connected to it that speaks plain HTTP.
+    #[track_caller]
+    pub fn wire(&self) -> Wire {
+        Wire::dial(self.addr)
+    }
+
     /// A client with a standing tunnel to `target`.
     #[track_caller]
     pub fn tunnel(&self, target: &str) -> Client {
@@ -180,6 +187,19 @@ impl Proxy {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the proxy is there to be signalled");
+    }
+
+    /// Stops all its threads, until it is signalled to continue, and waits until they stand.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let stands = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|behind_name| behind_name.starts_with(" T"))
+        };
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let all_stand = || std::fs::read_dir(&tasks).unwrap().flatten().all(stands).then_some(());
+        until("all threads to stand", all_stand);
     }
 
     /// Waits until it has ended by itself.
@@ -224,6 +244,13 @@ impl Proxy {
                 line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
             })
             .sum()
+    }
+
+    /// Resident memory in KiB (`proc(5)`, `status`).
+    pub fn resident_kib(&self) -> u64 {
+        let status = self.proc_file("status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has memory");
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Takes the pipe that nobody read.

@@ -2,25 +2,51 @@
 
 use super::{Answer, EndReason, Exchange, LINGER_BYTES, LINGER_MS, Outcome, Policy, Session, State};
 use crate::proto::reply::{Body, ConnectionHeader, Refusal};
+use crate::proto::response::AnswerTo;
 use crate::proto::target::Target;
 use crate::proto::tick::Tick;
 
 impl Session {
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Tick, policy: &Policy) {
         let mut bytes = Vec::new();
-        let target = self.target.as_ref().map(Target::to_string);
-        let body = match self.asked.as_deref() {
-            Some((method, _)) if **method == *"HEAD" => Body::Omitted,
-            Some(_) | None => Body::Sent,
-        };
-        refusal.render(&policy.via, target.as_deref(), ConnectionHeader::Close, body, &mut bytes);
+        let mut target = self.target.as_ref().map(Target::to_string);
+        let mut body = Body::Sent;
+        // Nothing behind a message that was not understood is believed, whoever sent it.
+        let not_understood = matches!(
+            refusal,
+            Refusal::BadRequest(_)
+                | Refusal::BadTarget(_)
+                | Refusal::BadResponse(_)
+                | Refusal::ResponseHeadTooLarge
+        );
+        let connection =
+            if not_understood { ConnectionHeader::Close } else { self.connection_behind_answer() };
+        if let Some(http) = &mut self.http {
+            http.forget_proof();
+            if http.answer_to == AnswerTo::Head {
+                body = Body::Omitted;
+            }
+            if http.asked().is_none() {
+                // The last request's.
+                target = None;
+            }
+        }
+        refusal.render(&policy.via, target.as_deref(), connection, body, &mut bytes);
         self.status = Some(refusal.status());
         self.end.get_or_insert(EndReason::Refused(refusal.error_type()));
-        self.exchange = Exchange::Open;
-        // What the client sent behind the head of a refused CONNECT is never processed (RFC 9931).
-        self.up.ring.clear();
         self.refusal = Some(Box::new(refusal));
-        self.state = State::Replying(Box::new(Answer { bytes, sent: 0 }));
+        self.reply(Answer { bytes, sent: 0, connection }, now);
+    }
+
+    pub(super) fn reply(&mut self, answer: Answer, now: Tick) {
+        self.exchange = Exchange::Open;
+        self.down.ring.clear();
+        match (answer.connection, &mut self.http) {
+            (ConnectionHeader::KeepAlive, Some(http)) => self.up.ring.drained(http.take_cleared()),
+            // Nothing behind it is processed; least of all behind a refused CONNECT (RFC 9931).
+            (ConnectionHeader::KeepAlive, None) | (ConnectionHeader::Close, _) => self.up.ring.clear(),
+        }
+        self.state = State::Replying(Box::new(answer));
         self.enter(now, LINGER_MS);
     }
 
@@ -30,6 +56,10 @@ impl Session {
             Outcome::Moved(count) => {
                 answer.sent = (answer.sent + count).min(answer.bytes.len());
                 self.down.moved += count as u64;
+                if answer.sent == answer.bytes.len() && answer.connection == ConnectionHeader::KeepAlive {
+                    self.exchange = Exchange::Over;
+                    self.state = State::Idle;
+                }
             }
             Outcome::Blocked => self.client_ready.writable = false,
             Outcome::Failed(_) => self.finish(EndReason::ClientReset),

@@ -3,22 +3,26 @@
 use std::net::SocketAddr;
 
 use super::{CLIENT_LEFT_MS, EndReason};
-use super::{Exchange, Lookup, Outcome, Policy, Session, Side, State, Step, URL_MAX_BYTES, elapsed_ms};
+use super::{Exchange, Lookup, Outcome, Policy, Session, Side, State, Step, elapsed_ms};
 use crate::proto::eyeballs::{self, Eyeballs};
 use crate::proto::failure::Failure;
-use crate::proto::head::{self, Parsed, Request, Scan, Scanned};
 use crate::proto::relay::Ready;
 use crate::proto::reply::{ESTABLISHED, Refusal};
 use crate::proto::resolver::ResolveError;
-use crate::proto::rules::{Early, GUARD_RULE, Verdict};
+use crate::proto::rules::{Early, GUARD_RULE, Service, Verdict};
+use crate::proto::scan::{Scan, Scanned};
 use crate::proto::target::{Host, Target};
 use crate::proto::tick::Tick;
 
 impl Session {
     pub(super) fn head_read(&mut self, outcome: Outcome, now: Tick, policy: &Policy) {
+        let came = matches!(outcome, Outcome::Moved(_) | Outcome::NoStorage);
+        if came && matches!(self.state, State::Idle) && self.http.is_some() {
+            self.begin_head(now, policy);
+        }
         match outcome {
             Outcome::Moved(count) => {
-                let offered = self.up.ring.fill_slice().len();
+                let offered = self.fill_slice(Side::Client).len();
                 self.up.read(count, offered, &mut self.client_ready);
                 self.exchange = Exchange::Open;
                 self.scan_head(now, policy);
@@ -43,53 +47,46 @@ impl Session {
         let mut scan = match &self.state {
             State::ReadingHead(scan) => *scan,
             State::Idle
+            | State::Reusing
             | State::Resolving(_)
             | State::Dialing(_)
             | State::Tunneling
+            | State::Forwarding
             | State::Replying(_)
             | State::Lingering { .. }
-            | State::Closed => Scan::default(),
+            | State::Closed => Scan::for_request(),
         };
         match scan.scan(self.up.ring.drain_slice()) {
             // The deadline stays: it runs from the accepted connection to the complete head.
             Scanned::Incomplete => self.state = State::ReadingHead(scan),
-            Scanned::Bad(refusal) => self.refuse(refusal, now, policy),
-            Scanned::Complete(head_bytes) => {
-                let head = &self.up.ring.drain_slice()[..head_bytes];
-                let parsed = head::parse(head);
-                if parsed.is_err() {
-                    self.target = head::connect_target(head);
-                }
-                self.up.ring.drained(head_bytes);
-                match parsed {
-                    Ok(Parsed { request: Request::Connect(target), .. }) => self.connect(target, now, policy),
-                    Ok(Parsed { request: Request::Http { method, url }, .. }) => {
-                        self.asked = Some(Box::new((method, cut(&url))));
-                        self.refuse(Refusal::PlainHttpNotSupported, now, policy);
-                    }
-                    Err(refusal) => self.refuse(refusal, now, policy),
-                }
-            }
+            Scanned::Bad(broken) => self.refuse(broken.refusal(), now, policy),
+            Scanned::Complete(head_bytes) => self.head_complete(head_bytes, now, policy),
         }
     }
 
     pub(super) fn connect(&mut self, target: Target, now: Tick, policy: &Policy) {
         let target = self.target.insert(target);
-        if let Host::Ip(address) = target.host {
-            self.start_dialing(now, policy);
-            return self.on_addresses(vec![address], true, now, policy);
-        }
-        match policy.rules.judge_name(self.client.ip(), target) {
+        match policy.rules.judge_name(self.client.ip(), target, Service::Connect) {
             Early::Resolve(rule) => {
                 self.rule = rule;
-                self.state = State::Resolving(Lookup::ToAsk);
-                self.enter(now, policy.timeouts.resolve_ms);
+                self.resolve(now, policy);
             }
             Early::Refuse(refusal, rule) => {
                 self.rule = Some(rule);
                 self.refuse(refusal, now, policy);
             }
         }
+    }
+
+    /// A fresh upstream for the target. An address needs no resolving.
+    pub(super) fn resolve(&mut self, now: Tick, policy: &Policy) {
+        let Some(target) = &self.target else { return };
+        if let Host::Ip(address) = target.host {
+            self.start_dialing(now, policy);
+            return self.on_addresses(vec![address], true, now, policy);
+        }
+        self.state = State::Resolving(Lookup::ToAsk);
+        self.enter(now, policy.timeouts.resolve_ms);
     }
 
     pub(super) fn start_dialing(&mut self, now: Tick, policy: &Policy) {
@@ -100,9 +97,11 @@ impl Session {
     /// Judges the next candidate if it is time for one, and starts with it if it is allowed: every attempt is judged on
     /// the very address that is dialed, however late it came. Refuses when nothing is left to try or to come.
     pub(super) fn dial_next(&mut self, now: Tick, policy: &Policy) {
+        let service = if self.http.is_some() { Service::Http } else { Service::Connect };
         let (State::Dialing(eyeballs), Some(target)) = (&mut self.state, &self.target) else { return };
         while let Some(address) = eyeballs.next_candidate(now) {
-            match policy.rules.judge_address(self.client.ip(), target, self.completed.as_deref(), address) {
+            let (client, completed) = (self.client.ip(), self.completed.as_deref());
+            match policy.rules.judge_address(client, target, completed, address, service) {
                 Verdict::Allow(rule) => eyeballs.begin(SocketAddr::new(address, target.port), rule, now),
                 Verdict::Deny(refusal, rule) => eyeballs.note_denied(refusal, rule),
             }
@@ -163,6 +162,9 @@ impl Session {
                 self.rule = Some(won.rule);
                 self.upstream_ready = won.ready;
                 self.dial_ms = Some(elapsed_ms(self.since, now));
+                if self.http.is_some() {
+                    return self.start_forwarding(now, policy);
+                }
                 self.status = Some(200);
                 self.greeting_left = ESTABLISHED.len() as u8;
                 self.state = State::Tunneling;
@@ -194,14 +196,19 @@ impl Session {
     }
 
     pub(super) fn wants_answer(&self) -> bool {
-        matches!(self.state, State::Resolving(_) | State::Dialing(_))
+        match self.state {
+            State::Reusing | State::Resolving(_) | State::Dialing(_) => true,
+            State::Forwarding => {
+                self.http.as_ref().is_some_and(|http| http.awaits_head() && http.request.is_complete())
+            }
+            State::Idle
+            | State::ReadingHead(_)
+            | State::Tunneling
+            | State::Replying(_)
+            | State::Lingering { .. }
+            | State::Closed => false,
+        }
     }
-}
-
-/// As much of a URL as the access line shows: what a client may make us keep is bounded.
-fn cut(url: &str) -> Box<str> {
-    let end = (0..=url.len().min(URL_MAX_BYTES)).rev().find(|&end| url.is_char_boundary(end)).unwrap_or(0);
-    url[..end].into()
 }
 
 /// What the client is told when its name could not be resolved.

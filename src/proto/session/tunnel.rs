@@ -32,7 +32,7 @@ impl Session {
 
     /// A reset is met by the next read. A side that is not read from, because it has ended or because what it sent before
     /// cannot be passed on yet, must be asked.
-    fn watch_both(&self) -> Step {
+    pub(super) fn watch_both(&self) -> Step {
         if self.client_ready.error {
             Step::TakeError(Side::Client)
         } else if self.upstream_ready.error {

@@ -18,7 +18,11 @@ pub struct Timeouts {
     pub resolve_ms: u64,
     /// For dialing, all candidates together.
     pub dial_ms: u64,
-    /// For a tunnel in which nothing moves, either way.
+    /// For the first byte of a response, and for the next byte of a request's body.
+    pub response_ms: u64,
+    /// For a connection, to a client or an upstream, on which no request is under way.
+    pub keepalive_ms: u64,
+    /// For a tunnel or a response's body in which nothing moves, either way.
     pub idle_ms: u64,
     /// The same once one direction has ended.
     pub half_open_ms: u64,
@@ -37,6 +41,19 @@ pub struct Policy {
     pub families: Families,
     /// The proxy's name in `Proxy-Status`.
     pub via: Box<str>,
+    /// Its name in `Via`; none when it sends no `Via`.
+    pub via_field: Option<Box<str>>,
+    /// Whether plain HTTP requests tell who asked.
+    pub forwarded: Forwarded,
+}
+
+/// `Forwarded` of RFC 7239, with the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The origin is not told who asked.
+    Omitted,
+    /// `for=` names the client.
+    Added,
 }
 
 /// The two ends of a session.
@@ -66,6 +83,15 @@ pub enum Step {
     /// Find out whether the attempt at that place succeeded. If so, it is the upstream and all others are given up; if
     /// it failed, it is given up.
     ConfirmDial(u8),
+    /// Plain HTTP: take an idle connection to [`Session::target`](super::Session::target) that this client may use
+    /// ([`Session::may_reuse`](super::Session::may_reuse)) for the upstream. The answer, also that there is none, comes to
+    /// [`Session::on_idle`](super::Session::on_idle).
+    TakeIdle,
+    /// The upstream is good for another request: keep it idle, as leading to
+    /// [`Session::take_origin`](super::Session::take_origin).
+    Park,
+    /// Close the upstream.
+    CloseUpstream,
     /// Fetch the error pending on that side's socket: it matters while nothing is read from it.
     TakeError(Side),
     /// An exchange is over: write [`Session::record`](super::Session::record) to the access log.
@@ -104,6 +130,10 @@ pub enum EndReason {
     Refused(&'static str),
     /// The client went away before it had an answer.
     ClientLeft,
+    /// The upstream ended in order before its answer was complete.
+    Incomplete,
+    /// What the upstream sent is not HTTP, in a response that had begun: one sentence says what.
+    BadResponse(&'static str),
     /// The client reset the connection.
     ClientReset,
     /// The upstream reset the connection, or closed it while bytes for it were under way.
@@ -125,6 +155,8 @@ impl EndReason {
             EndReason::Unused => "unused",
             EndReason::Refused(error_type) => error_type,
             EndReason::ClientLeft => "client_left",
+            EndReason::Incomplete => "http_response_incomplete",
+            EndReason::BadResponse(_) => "http_protocol_error",
             EndReason::ClientReset => "client_reset",
             EndReason::UpstreamReset => "upstream_reset",
             EndReason::IdleTimeout => "idle_timeout",
@@ -161,6 +193,8 @@ pub struct Record<'a> {
     pub end: &'static str,
     /// What the client was told, if the proxy answered itself.
     pub refusal: Option<&'a Refusal>,
+    /// Why a response was not believed any more, if it had begun.
+    pub cut_because: Option<&'static str>,
 }
 
 /// The request as the access line tells it. Nothing in it has white space or a query string.

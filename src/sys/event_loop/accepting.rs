@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use mio::Token;
 use mio::net::TcpStream;
 
-use super::{CLIENT, Entry, EventLoop, TOKENS_PER_SESSION, log_exchange};
+use super::{Entry, EventLoop, log_exchange};
 use crate::config::REFUSING_MAX;
 use crate::proto::reply::Refusal;
 use crate::proto::rules::CLIENT_RULE;
@@ -51,6 +51,8 @@ impl EventLoop {
                     return;
                 }
                 Accepted::Exhausted(error) => {
+                    // Who is served comes before who may be served faster.
+                    self.upstreams.close_idle();
                     if self.accept_resumes.is_none() {
                         log::warn!("not accepting connections: {error}; those that run go on");
                     }
@@ -82,9 +84,7 @@ impl EventLoop {
         let slot = self.sessions.vacant_entry();
         let key = slot.key();
         let interests = stream::interests();
-        if let Err(error) =
-            self.poll.registry().register(&mut client, Token(TOKENS_PER_SESSION * key + CLIENT), interests)
-        {
+        if let Err(error) = self.poll.registry().register(&mut client, Token(key), interests) {
             log::warn!("{address}: cannot watch the connection: {error}");
             if counted {
                 self.shared.leave();
@@ -118,6 +118,9 @@ impl EventLoop {
                 | Step::Resolve
                 | Step::Dial(..)
                 | Step::ConfirmDial(_)
+                | Step::TakeIdle
+                | Step::Park
+                | Step::CloseUpstream
                 | Step::TakeError(_) => return,
             };
             session.report(step, outcome, self.now, &self.shared.policy);

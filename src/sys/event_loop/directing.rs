@@ -28,6 +28,7 @@ impl EventLoop {
                 // Who is in the queue has been promised a connection.
                 listener.ready = true;
             }
+            self.upstreams.close_idle();
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
             for key in keys {
                 self.sessions[key].session.on_drain(self.now);

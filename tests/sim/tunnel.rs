@@ -1,78 +1,53 @@
-//! Whole sessions over simulated sockets, seeded: short reads and writes, would-blocks, FIN with and after data, resets,
-//! refused and silent destinations, deadlines, missing storage and drains at any moment.
-//!
-//! The sockets know the truth and announce it as Linux's edge-triggered epoll does: a change puts a socket on the ready
-//! list once, and what is then reported is the state at the moment of fetching. What the simulation proves is that no
-//! wake-up is lost: once nothing moves in the world any more and all edges are delivered, a session that still has
-//! something to do has lost one. Spurious wake-ups would hide that, so at least half of the seeds go without.
-//!
-//! `ADIT_SIM_SEEDS` sets the number of seeds, `ADIT_SIM_SEED` runs a single one. `scripts/planted-bugs.py` plants bugs in
-//! the code and checks that this file finds them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Tunnels: one session over one client and one upstream.
+
+mod checks;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use adit::config::{self, Command};
 use adit::proto::deadlines::Deadlines;
 use adit::proto::failure::Failure;
-use adit::proto::lookup::Families;
 use adit::proto::relay::Ready;
-use adit::proto::reply::ESTABLISHED;
 use adit::proto::resolver::ResolveError;
 use adit::proto::ring::{Pool, RING_BYTES};
-use adit::proto::session::{CLIENT_LEFT_MS, DRAIN_IDLE_MS, Outcome, Policy, Session, Side, Step, Timeouts};
+use adit::proto::session::{Outcome, Policy, Session, Side, Step};
 use adit::proto::tick::Tick;
 
+use super::socket::Socket;
+use super::{Random, Seen, policy};
+
 const HEAD: &[u8] = b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n\r\n";
-const SEEDS: u64 = 4_000;
 const STEPS_MAX: u32 = 200_000;
 
-#[test]
-fn every_seed_ends_as_it_must() {
-    if let Ok(seed) = std::env::var("ADIT_SIM_SEED") {
-        let mut world = World::new(seed.parse().unwrap());
-        world.traced = true;
-        return world.run();
+/// Every end of a tunnel, and that an attempt has won against another.
+pub(super) const MUST_BE_SEEN: &[&str] = &[
+    "race",
+    "done",
+    "client_left",
+    "client_reset",
+    "upstream_reset",
+    "idle_timeout",
+    "half_open_timeout",
+    "grace",
+    "unused",
+    "connection_refused",
+    "connection_timeout",
+    "dns_error",
+    "http_request_error",
+    "connection_limit_reached",
+    "destination_ip_prohibited",
+    "proxy_internal_response",
+];
+
+pub(super) fn run(seed: u64, traced: bool) -> Seen {
+    let mut world = World::new(seed);
+    world.traced = traced;
+    world.run();
+    let mut seen = Seen::from([(world.end_word, 1)]);
+    if world.raced > 0 {
+        seen.insert("race", world.raced);
     }
-    let seeds = std::env::var("ADIT_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
-    let (mut ends, mut races) = (std::collections::BTreeMap::new(), 0);
-    for seed in 0..seeds {
-        let result = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
-            world.run();
-            (world.end_word, world.raced)
-        });
-        match result {
-            Ok((end, raced)) => {
-                *ends.entry(end).or_insert(0u32) += 1;
-                races += raced;
-            }
-            Err(_) => panic!("seed {seed} failed: run with ADIT_SIM_SEED={seed}"),
-        }
-    }
-    println!("{ends:?}, {races} races");
-    assert!(races > 10, "no attempt ever won against another");
-    // The simulation is worth little if some end is never met.
-    for end in [
-        "done",
-        "client_left",
-        "client_reset",
-        "upstream_reset",
-        "idle_timeout",
-        "half_open_timeout",
-        "grace",
-        "unused",
-        "connection_refused",
-        "connection_timeout",
-        "dns_error",
-        "http_request_error",
-        "connection_limit_reached",
-        "destination_ip_prohibited",
-        "proxy_internal_response",
-    ] {
-        assert!(ends.contains_key(end), "no seed ends with {end}");
-    }
+    seen
 }
 
 /// What happens in a seed, besides bytes in both directions.
@@ -121,91 +96,6 @@ const PLOTS: [Plot; 17] = [
     Plot::NoStorageAtStart,
     Plot::NeverAsks,
 ];
-
-/// One socket of the proxy and the peer behind it.
-#[derive(Debug, Default)]
-struct Socket {
-    /// Arrived from the peer, not read by the proxy.
-    inbox: VecDeque<u8>,
-    fin: bool,
-    /// A reset has arrived and has not been told yet.
-    error: Option<Failure>,
-    dead: bool,
-    /// Written by the proxy, not read by the peer.
-    outbox: VecDeque<u8>,
-    capacity: usize,
-    /// The kernel promises an edge once there is room: a write was short or would have blocked.
-    wants_room: bool,
-    shut: bool,
-    /// On epoll's ready list.
-    edge: bool,
-    /// The connection stands. The proxy's side of a dialed socket starts without.
-    connected: bool,
-    /// The peer's script.
-    to_send: VecDeque<u8>,
-    will_fin: bool,
-    received: Vec<u8>,
-    /// The peer no longer reads.
-    deaf: bool,
-}
-
-impl Socket {
-    fn ready(&self) -> Ready {
-        Ready {
-            readable: !self.inbox.is_empty() || self.fin || self.dead,
-            writable: self.connected && self.outbox.len() < self.capacity || self.dead,
-            read_closed: self.fin || self.dead,
-            urgent: false,
-            error: self.error.is_some(),
-        }
-    }
-
-    fn read(&mut self, space: &mut [u8]) -> Outcome {
-        assert!(!space.is_empty(), "read into nothing");
-        if !self.inbox.is_empty() {
-            let count = space.len().min(self.inbox.len());
-            for (to, from) in space.iter_mut().zip(self.inbox.drain(..count)) {
-                *to = from;
-            }
-            return Outcome::Moved(count);
-        }
-        if let Some(failure) = self.error.take() {
-            return Outcome::Failed(failure);
-        }
-        if self.fin || self.dead { Outcome::Eof } else { Outcome::Blocked }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Outcome {
-        assert!(!bytes.is_empty(), "wrote nothing");
-        assert!(!self.shut, "wrote behind a shutdown");
-        if let Some(failure) = self.error.take() {
-            return Outcome::Failed(failure);
-        }
-        if self.dead {
-            return Outcome::Failed(Failure::BrokenPipe);
-        }
-        let count = bytes.len().min(self.capacity - self.outbox.len());
-        if count < bytes.len() {
-            self.wants_room = true;
-        }
-        if count == 0 {
-            return Outcome::Blocked;
-        }
-        self.outbox.extend(&bytes[..count]);
-        Outcome::Moved(count)
-    }
-
-    fn reset(&mut self) {
-        if self.dead {
-            return;
-        }
-        // Linux: a reset behind a FIN is EPIPE, any other ECONNRESET. What has arrived stays readable.
-        self.error = Some(if self.fin { Failure::BrokenPipe } else { Failure::Reset });
-        self.dead = true;
-        self.outbox.clear();
-        self.edge = true;
-    }
-}
 
 struct World {
     random: Random,
@@ -260,12 +150,12 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> World {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        for _ in 0..8 {
-            random.next();
-        }
+        let mut random = Random::seeded(seed);
         let plot = PLOTS[random.below(PLOTS.len())];
-        let policy = policy(plot);
+        let policy = policy(match plot {
+            Plot::Denied => &[],
+            _ => &["--deny", "127.0.0.0/8"],
+        });
         let mut pool = Pool::with_ceiling(2 * RING_BYTES as u64);
         let capacity = [8, 3_000, 60_000][random.below(3)];
         let capacity = 1 + random.below(capacity);
@@ -279,11 +169,10 @@ impl World {
         let client_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 7 + i / 251) as u8).collect();
         let size = sizes[random.below(6)];
         let upstream_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 13 + i / 253) as u8).collect();
-        let mut to_send: VecDeque<u8> = HEAD.iter().copied().collect();
+        let mut to_send = HEAD.to_vec();
         match plot {
             Plot::BadHead => {
-                to_send =
-                    b"CONNECT origin.test HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n".iter().copied().collect()
+                to_send = b"CONNECT origin.test HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n".to_vec();
             }
             Plot::ClientLeaves => to_send.truncate(random.below(2) * HEAD.len()),
             Plot::NeverAsks => to_send.clear(),
@@ -291,7 +180,7 @@ impl World {
             _ => {}
         }
         if plot != Plot::BadHead && to_send.len() == HEAD.len() {
-            to_send.extend(&client_sends);
+            to_send.extend_from_slice(&client_sends);
         }
         let will_fin = match plot {
             Plot::NeverAsks => false,
@@ -408,8 +297,33 @@ impl World {
         for socket in self.upstream.iter().map(|(_, socket)| socket).chain([&self.client]) {
             assert!(socket.error.is_none(), "a reset is not noticed: {:?}", self.session);
         }
+        if !self.spurious {
+            self.check_nothing_is_ready();
+        }
         self.now = self.now.max(due);
         self.expire();
+    }
+
+    /// Nothing moves any more: then a rumour must not move anything either.
+    fn check_nothing_is_ready(&mut self) {
+        let news = Ready { readable: true, writable: true, ..Ready::default() };
+        self.session.on_client_ready(news, self.now);
+        for place in 0..2 {
+            self.session.on_upstream_ready(place, news);
+        }
+        loop {
+            let step = self.session.step();
+            if step == Step::Wait {
+                return self.settle();
+            }
+            let outcome = self.perform(step).unwrap();
+            self.session.report(step, outcome, self.now, &self.policy);
+            if outcome == Outcome::NoStorage {
+                self.queued = true;
+                return;
+            }
+            assert_eq!(outcome, Outcome::Blocked, "lost wake-up: {step:?}, {:?}", self.session);
+        }
     }
 
     fn make_trouble(&mut self) {
@@ -524,12 +438,7 @@ impl World {
                     Side::Upstream => self.upstream.as_mut().unwrap().1.write(bytes),
                 }
             }
-            Step::ShutdownWrite(side) => {
-                let socket = self.socket(side).unwrap();
-                assert!(!socket.shut, "shut down twice");
-                socket.shut = true;
-                if socket.dead { Outcome::Failed(Failure::BrokenPipe) } else { Outcome::Done }
-            }
+            Step::ShutdownWrite(side) => self.socket(side).unwrap().shutdown_write(),
             Step::Discard => self.client.read(&mut [0; 4096]),
             Step::Resolve => {
                 if self.plot == Plot::NameFails && self.random.below(2) == 0 {
@@ -553,15 +462,11 @@ impl World {
             Step::ConfirmDial(place) => {
                 let index = self.attempts.iter().position(|(other, _)| *other == place).unwrap();
                 let socket = &mut self.attempts[index].1;
-                // A socket that was reset has no peer any more.
-                let outcome = match socket.connected && !socket.dead {
-                    true => Outcome::Done,
-                    false => socket.error.take().map_or(Outcome::Blocked, Outcome::Failed),
-                };
+                let outcome = socket.confirm();
                 match outcome {
                     Outcome::Done => {
                         let mut won = self.attempts.swap_remove(index);
-                        won.1.to_send = self.upstream_sends.iter().copied().collect();
+                        won.1.to_send = self.upstream_sends.clone();
                         self.upstream = Some(won);
                         self.raced += u32::from(!self.attempts.is_empty());
                         self.attempts.clear();
@@ -571,10 +476,7 @@ impl World {
                 }
                 outcome
             }
-            Step::TakeError(side) => {
-                let error = self.socket(side).unwrap().error.take();
-                error.map_or(Outcome::Done, Outcome::Failed)
-            }
+            Step::TakeError(side) => self.socket(side).unwrap().take_error(),
             Step::Record => {
                 let record = self.session.record(self.now);
                 self.records.push(record.end);
@@ -582,6 +484,7 @@ impl World {
                 self.statuses.push(record.status);
                 Outcome::Done
             }
+            Step::TakeIdle | Step::Park | Step::CloseUpstream => panic!("a tunnel does not {step:?}"),
             Step::Wait | Step::End(_) => unreachable!(),
         })
     }
@@ -712,14 +615,8 @@ impl World {
             socket.reset();
             return true;
         }
-        let count = count.min(socket.outbox.len());
-        let bytes: Vec<u8> = socket.outbox.drain(..count).collect();
+        let bytes = socket.receive(count);
         socket.received.extend(bytes);
-        // Linux announces room once a third of the buffer is free.
-        if socket.wants_room && (socket.outbox.len() * 3 <= socket.capacity * 2) {
-            socket.wants_room = false;
-            socket.edge = true;
-        }
         true
     }
 
@@ -800,166 +697,5 @@ impl World {
         self.starved = false;
         self.session.on_storage();
         self.queued = true;
-    }
-
-    // What must hold at the end.
-
-    fn check_end(&mut self) {
-        let greeted = self.client.received.len() + self.client.outbox.len() >= ESTABLISHED.len();
-        self.greeting_owed = !greeted && !self.client.dead;
-        // The last turn of a real loop delivers nothing any more, but takes the storage back.
-        while let Some(storage) = self.session.detach() {
-            self.pool.give_back(storage);
-        }
-        if self.plot != Plot::NoStorageAtStart {
-            assert_eq!(self.pool.lent(), 0, "storage was kept");
-        }
-        assert_eq!(self.session.deadline(), None);
-        assert!(!self.session.wants_lookup());
-        let expected = usize::from(self.end_word != "unused");
-        assert_eq!(self.records.len(), expected, "access lines: {:?}", self.records);
-        assert!(self.records.iter().all(|&word| word == self.end_word));
-        let to_client: Vec<u8> = self.client.received.iter().chain(&self.client.outbox).copied().collect();
-        let upstream = self.upstream.take().map(|(_, upstream)| upstream);
-        let to_upstream: Vec<u8> = upstream
-            .iter()
-            .flat_map(|upstream| upstream.received.iter().chain(&upstream.outbox))
-            .copied()
-            .collect();
-        assert!(self.client_sends.starts_with(&to_upstream), "the upstream got something else");
-        match self.statuses.first() {
-            Some(Some(200)) => {
-                let tunnel = [ESTABLISHED, &self.upstream_sends].concat();
-                assert!(tunnel.starts_with(&to_client), "the client got something else");
-            }
-            Some(Some(status)) => {
-                let start = format!("HTTP/1.1 {status} ");
-                let count = start.len().min(to_client.len());
-                assert_eq!(to_client[..count], start.as_bytes()[..count]);
-                assert!(to_upstream.is_empty());
-            }
-            Some(None) | None => assert!(to_client.is_empty()),
-        }
-        self.check_times();
-        self.check_what_was_cut();
-        if self.statuses == [Some(200)]
-            && !self.client.dead
-            && upstream.as_ref().is_some_and(|socket| !socket.dead)
-        {
-            let down_bytes = to_client.len().saturating_sub(ESTABLISHED.len());
-            assert_eq!(
-                self.counted,
-                (to_upstream.len() as u64, down_bytes as u64),
-                "the access line counts wrong"
-            );
-        }
-        for (side, socket) in [(Side::Client, Some(&self.client)), (Side::Upstream, upstream.as_ref())] {
-            if socket.is_some_and(|socket| socket.dead && !socket.fin && socket.connected) {
-                assert_ne!(self.end_word, "done", "a stream was cut off and nobody was told");
-                let other = if side == Side::Client { Side::Upstream } else { Side::Client };
-                let blamed = if side == Side::Client { "client_reset" } else { "upstream_reset" };
-                if self.end_word == blamed {
-                    assert!(self.session.closes_with_reset(other), "a reset was not passed on");
-                }
-            }
-        }
-        if self.plot == Plot::DialSilent && self.client.fin {
-            assert_ne!(self.end_word, "connection_timeout", "the client had left");
-        }
-        if self.plot == Plot::Peaceful {
-            self.check_peaceful_end(&to_client, &to_upstream);
-        }
-    }
-
-    /// A tunnel that ends with bytes in hand must not look complete to whoever they were for.
-    fn check_what_was_cut(&self) {
-        let cut = matches!(self.end_word, "idle_timeout" | "half_open_timeout" | "grace");
-        if !cut || self.statuses != [Some(200)] {
-            return;
-        }
-        let held_up = self.taken.0 as u64 > HEAD.len() as u64 + self.counted.0;
-        // The greeting is owed as well.
-        let held_down = self.taken.1 as u64 > self.counted.1 || self.greeting_owed;
-        let resets = [Side::Client, Side::Upstream].map(|side| self.session.closes_with_reset(side));
-        assert_eq!(resets, [held_up || held_down; 2]);
-    }
-
-    /// Whatever timed out did so after exactly its time.
-    fn check_times(&self) {
-        let timeouts = &self.policy.timeouts;
-        let (since, length_ms) = match self.end_word {
-            "idle_timeout" => (self.moved_at, timeouts.idle_ms),
-            "half_open_timeout" => (self.moved_at, timeouts.half_open_ms),
-            "client_left" => (self.end_known_at.unwrap().max(self.asked_at), CLIENT_LEFT_MS),
-            "unused" if self.drained_at.is_some() => {
-                let waited_ms = self.now.since(self.drained_at.unwrap());
-                return assert!(waited_ms < DRAIN_IDLE_MS + 10, "idle for {waited_ms} ms of the drain");
-            }
-            "connection_timeout" => {
-                // Refused then, and since then lingering.
-                let record = self.session.record(self.now);
-                return assert_eq!(record.dial_ms, Some(timeouts.dial_ms));
-            }
-            _ => return,
-        };
-        let waited_ms = self.now.since(since);
-        // A session may have been told some turns before it acted.
-        assert!(
-            (length_ms - 20..length_ms + 20).contains(&waited_ms),
-            "{} after {waited_ms} ms",
-            self.end_word
-        );
-    }
-
-    /// Peaceful worlds lose nothing: whoever was connected got every byte.
-    fn check_peaceful_end(&self, to_client: &[u8], to_upstream: &[u8]) {
-        match self.end_word {
-            "done" => {
-                assert_eq!(to_upstream, self.client_sends);
-                assert_eq!(to_client, [ESTABLISHED, &self.upstream_sends].concat());
-            }
-            // Storage may be missing when the head is read.
-            "connection_limit_reached" => {}
-            other => panic!("a peaceful world ended with {other}"),
-        }
-        assert!(
-            !self.session.closes_with_reset(Side::Client) && !self.session.closes_with_reset(Side::Upstream)
-        );
-    }
-}
-
-fn policy(plot: Plot) -> Policy {
-    let args: &[&str] = match plot {
-        Plot::Denied => &[],
-        _ => &["--deny", "127.0.0.0/8"],
-    };
-    let own: [SocketAddr; 0] = [];
-    let rules = match config::from_args(args.iter().map(Into::into)).unwrap() {
-        Command::Run(config) => config.rules(&own),
-        Command::Print(_) => panic!("not a run"),
-    };
-    let timeouts = Timeouts {
-        head_ms: 10_000,
-        resolve_ms: 5_000,
-        dial_ms: 10_000,
-        idle_ms: 900_000,
-        half_open_ms: 60_000,
-        grace_ms: 60_000,
-    };
-    Policy { rules, timeouts, families: Families::Any, via: "adit".into() }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
     }
 }

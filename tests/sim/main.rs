@@ -1,0 +1,131 @@
+//! Whole sessions over simulated sockets, seeded: short reads and writes, would-blocks, FIN with and after data, resets,
+//! refused and silent destinations, deadlines, missing storage and drains at any moment.
+//!
+//! The sockets know the truth and announce it as Linux's edge-triggered epoll does: a change puts a socket on the ready
+//! list once, and what is then reported is the state at the moment of fetching. What the simulation proves is that no
+//! wake-up is lost: once nothing moves in the world any more and all edges are delivered, a session that still has
+//! something to do has lost one: in a peaceful world by itself, and elsewhere a rumour then moves something. Spurious wake-ups would hide that, so at least half of the seeds go without.
+//!
+//! There are two worlds: [`tunnel`] for CONNECT and [`http`] for plain HTTP.
+//!
+//! `ADIT_SIM_SEEDS` sets the number of seeds, `ADIT_SIM_SEED` traces a single one (name a world, too: `every_exchange`), and
+//! with `ADIT_SIM_ALL` a seed that fails does not end the run. `scripts/planted-bugs.py` plants bugs in the code and checks
+//! that this file finds them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod http;
+mod socket;
+mod tunnel;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use adit::config::{self, Command};
+use adit::proto::lookup::Families;
+use adit::proto::session::{Forwarded, Policy, Timeouts};
+
+const SEEDS: u64 = 4_000;
+
+/// How often interesting things have happened.
+type Seen = BTreeMap<&'static str, u32>;
+
+#[test]
+fn every_tunnel_ends_as_it_must() {
+    let seen = run_seeds(tunnel::run);
+    demand(&seen, tunnel::MUST_BE_SEEN);
+}
+
+#[test]
+fn every_exchange_ends_as_it_must() {
+    let seen = run_seeds(http::run);
+    demand(&seen, http::MUST_BE_SEEN);
+}
+
+fn run_seeds(run: fn(u64, bool) -> Seen) -> Option<Seen> {
+    if let Ok(seed) = std::env::var("ADIT_SIM_SEED") {
+        println!("{:?}", run(seed.parse().unwrap(), true));
+        return None;
+    }
+    let seeds = std::env::var("ADIT_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    let mut all = Seen::new();
+    for seed in 0..seeds {
+        match std::panic::catch_unwind(|| run(seed, false)) {
+            Ok(seen) => {
+                for (what, count) in seen {
+                    *all.entry(what).or_default() += count;
+                }
+            }
+            Err(_) if std::env::var("ADIT_SIM_ALL").is_ok() => eprintln!("failed seed {seed}"),
+            Err(_) => panic!("seed {seed} failed: run with ADIT_SIM_SEED={seed}"),
+        }
+    }
+    Some(all)
+}
+
+/// The simulation is worth little if something never happens in it.
+fn demand(seen: &Option<Seen>, wanted: &[&str]) {
+    let Some(seen) = seen else { return };
+    println!("{seen:?}");
+    for what in wanted {
+        assert!(seen.contains_key(what), "never seen: {what}");
+    }
+}
+
+fn policy(args: &[&str]) -> Policy {
+    let own: [SocketAddr; 0] = [];
+    let rules = match config::from_args(args.iter().map(Into::into)).unwrap() {
+        Command::Run(config) => config.rules(&own),
+        Command::Print(_) => panic!("not a run"),
+    };
+    let timeouts = Timeouts {
+        head_ms: 10_000,
+        resolve_ms: 5_000,
+        dial_ms: 10_000,
+        response_ms: 60_000,
+        keepalive_ms: 60_000,
+        idle_ms: 900_000,
+        // Unlike all others: what passed is known by its length.
+        half_open_ms: 45_000,
+        grace_ms: 60_000,
+    };
+    Policy {
+        rules,
+        timeouts,
+        families: Families::Any,
+        via: "adit".into(),
+        via_field: Some("adit".into()),
+        forwarded: Forwarded::Omitted,
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn seeded(seed: u64) -> Random {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for _ in 0..8 {
+            random.next();
+        }
+        random
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    /// True once in so many times.
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}

@@ -1,0 +1,131 @@
+//! What must hold at the end.
+
+use adit::proto::reply::ESTABLISHED;
+use adit::proto::session::{CLIENT_LEFT_MS, DRAIN_IDLE_MS, Side};
+
+use super::{HEAD, Plot, World};
+
+impl World {
+    pub(super) fn check_end(&mut self) {
+        let greeted = self.client.received.len() + self.client.outbox.len() >= ESTABLISHED.len();
+        self.greeting_owed = !greeted && !self.client.dead;
+        // The last turn of a real loop delivers nothing any more, but takes the storage back.
+        while let Some(storage) = self.session.detach() {
+            self.pool.give_back(storage);
+        }
+        if self.plot != Plot::NoStorageAtStart {
+            assert_eq!(self.pool.lent(), 0, "storage was kept");
+        }
+        assert_eq!(self.session.deadline(), None);
+        assert!(!self.session.wants_lookup());
+        let expected = usize::from(self.end_word != "unused");
+        assert_eq!(self.records.len(), expected, "access lines: {:?}", self.records);
+        assert!(self.records.iter().all(|&word| word == self.end_word));
+        let to_client: Vec<u8> = self.client.received.iter().chain(&self.client.outbox).copied().collect();
+        let upstream = self.upstream.take().map(|(_, upstream)| upstream);
+        let to_upstream: Vec<u8> = upstream
+            .iter()
+            .flat_map(|upstream| upstream.received.iter().chain(&upstream.outbox))
+            .copied()
+            .collect();
+        assert!(self.client_sends.starts_with(&to_upstream), "the upstream got something else");
+        match self.statuses.first() {
+            Some(Some(200)) => {
+                let tunnel = [ESTABLISHED, &self.upstream_sends].concat();
+                assert!(tunnel.starts_with(&to_client), "the client got something else");
+            }
+            Some(Some(status)) => {
+                let start = format!("HTTP/1.1 {status} ");
+                let count = start.len().min(to_client.len());
+                assert_eq!(to_client[..count], start.as_bytes()[..count]);
+                assert!(to_upstream.is_empty());
+            }
+            Some(None) | None => assert!(to_client.is_empty()),
+        }
+        self.check_times();
+        self.check_what_was_cut();
+        if self.statuses == [Some(200)]
+            && !self.client.dead
+            && upstream.as_ref().is_some_and(|socket| !socket.dead)
+        {
+            let down_bytes = to_client.len().saturating_sub(ESTABLISHED.len());
+            assert_eq!(
+                self.counted,
+                (to_upstream.len() as u64, down_bytes as u64),
+                "the access line counts wrong"
+            );
+        }
+        for (side, socket) in [(Side::Client, Some(&self.client)), (Side::Upstream, upstream.as_ref())] {
+            if socket.is_some_and(|socket| socket.dead && !socket.fin && socket.connected) {
+                assert_ne!(self.end_word, "done", "a stream was cut off and nobody was told");
+                let other = if side == Side::Client { Side::Upstream } else { Side::Client };
+                let blamed = if side == Side::Client { "client_reset" } else { "upstream_reset" };
+                if self.end_word == blamed {
+                    assert!(self.session.closes_with_reset(other), "a reset was not passed on");
+                }
+            }
+        }
+        if self.plot == Plot::DialSilent && self.client.fin {
+            assert_ne!(self.end_word, "connection_timeout", "the client had left");
+        }
+        if self.plot == Plot::Peaceful {
+            self.check_peaceful_end(&to_client, &to_upstream);
+        }
+    }
+
+    /// A tunnel that ends with bytes in hand must not look complete to whoever they were for.
+    fn check_what_was_cut(&self) {
+        let cut = matches!(self.end_word, "idle_timeout" | "half_open_timeout" | "grace");
+        if !cut || self.statuses != [Some(200)] {
+            return;
+        }
+        let held_up = self.taken.0 as u64 > HEAD.len() as u64 + self.counted.0;
+        // The greeting is owed as well.
+        let held_down = self.taken.1 as u64 > self.counted.1 || self.greeting_owed;
+        let resets = [Side::Client, Side::Upstream].map(|side| self.session.closes_with_reset(side));
+        assert_eq!(resets, [held_up || held_down; 2]);
+    }
+
+    /// Whatever timed out did so after exactly its time.
+    fn check_times(&self) {
+        let timeouts = &self.policy.timeouts;
+        let (since, length_ms) = match self.end_word {
+            "idle_timeout" => (self.moved_at, timeouts.idle_ms),
+            "half_open_timeout" => (self.moved_at, timeouts.half_open_ms),
+            "client_left" => (self.end_known_at.unwrap().max(self.asked_at), CLIENT_LEFT_MS),
+            "unused" if self.drained_at.is_some() => {
+                let waited_ms = self.now.since(self.drained_at.unwrap());
+                return assert!(waited_ms < DRAIN_IDLE_MS + 10, "idle for {waited_ms} ms of the drain");
+            }
+            "connection_timeout" => {
+                // Refused then, and since then lingering.
+                let record = self.session.record(self.now);
+                return assert_eq!(record.dial_ms, Some(timeouts.dial_ms));
+            }
+            _ => return,
+        };
+        let waited_ms = self.now.since(since);
+        // A session may have been told some turns before it acted.
+        assert!(
+            (length_ms - 20..length_ms + 20).contains(&waited_ms),
+            "{} after {waited_ms} ms",
+            self.end_word
+        );
+    }
+
+    /// Peaceful worlds lose nothing: whoever was connected got every byte.
+    fn check_peaceful_end(&self, to_client: &[u8], to_upstream: &[u8]) {
+        match self.end_word {
+            "done" => {
+                assert_eq!(to_upstream, self.client_sends);
+                assert_eq!(to_client, [ESTABLISHED, &self.upstream_sends].concat());
+            }
+            // Storage may be missing when the head is read.
+            "connection_limit_reached" => {}
+            other => panic!("a peaceful world ended with {other}"),
+        }
+        assert!(
+            !self.session.closes_with_reset(Side::Client) && !self.session.closes_with_reset(Side::Upstream)
+        );
+    }
+}
