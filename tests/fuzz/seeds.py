@@ -102,11 +102,68 @@ def request_head():
         "both-framings": get + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
         "options": "OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n",
         "origin-form": "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "options-empty-path": "OPTIONS http://a.test HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 10\r\n\r\n",
+        "trace": "TRACE http://a.test/x HTTP/1.0\r\nConnection: max-forwards\r\nMax-Forwards: 0\r\n\r\n",
+        "websocket": get + "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
+        "h2c": get + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n",
+        "hop-by-hop": get.replace("GET", "PUT") + "Connection: x-a, close, content-length\r\nX-A: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
+        "Proxy-Connection: x\r\nProxy-Authorization: Basic YTpi\r\nTrailer: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        "loop": get + "Via: 1.0 a, 1.1 adit (c)\r\nForwarded: for=x\r\n\r\n",
         "folded": connect + "X: a\r\n b\r\n\r\n",
         "http2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "fields-100": connect + "".join(f"x{n}:\r\n" for n in range(99)) + "\r\n",
         "fields-101": connect + "".join(f"x{n}:\r\n" for n in range(100)) + "\r\n",
     }
+
+
+def chunked_body():
+    end = "0\r\n\r\n"
+    return {
+        "empty": end,
+        "two": "5\r\nhello\r\n0001\r\n!\r\n" + end + "HTTP/1.1 200 OK\r\n",
+        "framing-inside": "C\r\n\r\n0\r\n\r\nGET \r\n" + end,
+        "extensions": "3;a=b;c=\"d\"\r\nabc\r\n1;\r\nd\r\n0;last\r\n\r\n",
+        "trailers": "1\r\na\r\n0\r\nX-Sum: 1\r\nContent-Length: 5\r\ny:\t\xe9 \r\nSet-Cookie: z\r\n\r\n",
+        "sixteen-digits": "0000000000000003\r\nabc\r\n000\r\n\r\n",
+        "largest": "7fffffffffffffff\r\nabc",
+        "negative": "ffffffffffffffff\r\nabc",
+        "many": "1;x\r\na\r\n" * 60 + end,
+        "extension-long": "1;" + "x" * 1022 + "\r\na\r\n" + end,
+        "trailers-100": "0\r\n" + "x:\r\n" * 100 + "\r\n",
+        "trailers-101": "0\r\n" + "x:\r\n" * 101 + "\r\n",
+        "trailers-long": "0\r\nx:" + "y" * 8184 + "\r\n\r\n",
+        "bare-lf": "1\na\n0\n\n",
+        "folded": "0\r\nx: y\r\n z\r\n\r\n",
+    }
+
+
+def response_head():
+    ok = "HTTP/1.1 200 OK\r\n"
+    heads = {
+        "nginx": ok + "Server: nginx/1.24.0\r\nDate: Fri, 20 Nov 2026 15:04:05 GMT\r\nContent-Type: text/html\r\nContent-Length: 615\r\n"
+        'Connection: keep-alive\r\nETag: "6553d-267"\r\n\r\n<html>',
+        "python": "HTTP/1.0 404 File not found\r\nServer: SimpleHTTP/0.6 Python/3.12\r\nConnection: close\r\n\r\n",
+        "chunked": ok + "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\nVia: 1.1 a\r\n\r\n0\r\n\r\n",
+        "until-close": ok + "\r\n",
+        "no-reason": "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+        "obs-text": "HTTP/1.1 299 caf\xe9\tx \r\nX:\t\xe9 \r\nX-Empty:\r\n\r\n",
+        "continue": "HTTP/1.1 100 Continue\r\n\r\n" + ok + "\r\n",
+        "no-content": "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+        "not-modified": "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nConnection: close, etag\r\nETag: x\r\n\r\n",
+        "switching": "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00",
+        "hop-by-hop": ok + "Connection: x-a, content-length\r\nX-A: 1\r\nKeep-Alive: timeout=5\r\nTE: x\r\nProxy-Connection: x\r\n"
+        "Content-Length: 5\r\nContent-Length: 5\r\nUpgrade: h2,h2c\r\n\r\n",
+        "both-framings": ok + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "coding-1.0": "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "gzip": ok + "Transfer-Encoding: gzip, chunked\r\n\r\n",
+        "folded": ok + "X: a\r\n b\r\n\r\n",
+        "ssh": "SSH-2.0-OpenSSH_9.6\r\n",
+        "http2": "HTTP/2.0 200\r\n\r\n",
+        "fields-100": ok + "".join(f"x{n}:\r\n" for n in range(100)) + "\r\n",
+        "fields-101": ok + "".join(f"x{n}:\r\n" for n in range(101)) + "\r\n",
+    }
+    # What was asked and by whom: one bit each for HEAD, HTTP/1.0, an end by closing, the last response, an upgrade.
+    return {name: chr(n % 32) + head for n, (name, head) in enumerate(heads.items())}
 
 
 def target_authority():
@@ -120,7 +177,7 @@ def target_authority():
 
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for target in (dns_answer, resolv_conf, hosts, request_head, target_authority):
+    for target in (dns_answer, resolv_conf, hosts, request_head, response_head, chunked_body, target_authority):
         folder = SEEDS / target.__name__
         folder.mkdir(parents=True)
         for seed, content in target().items():
