@@ -4,7 +4,8 @@
 #   scripts/clients.sh               ADIT=path takes another binary, KEEP=1 leaves the working directory
 #
 # Each row must prove two things: what arrived is right (hash, certificate, revision), and the proxy carried it (its
-# access line). Installs what is missing from Debian and PyPI; needs no other network.
+# access line). Installs what is missing from Debian and PyPI; needs no other network. The rows for plain HTTP are in
+# clients-http.sh.
 set -uo pipefail # no -e: a row that fails is noted, and the others still run
 cd "$(dirname "$0")/.." || exit 1
 
@@ -43,13 +44,15 @@ dnsmasq dnsmasq-base
 python3 python3
 LIST
     python3 -c 'import requests' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+    PATH=$PATH:/usr/sbin command -v chromium-headless-shell chromium >/dev/null || missing+=(chromium-headless-shell)
+    /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing+=(python3-websockets)
     [ ${#missing[@]} -eq 0 ] && return
     local sudo=''
     [ "$(id -u)" = 0 ] || sudo=sudo
     echo "installing: ${missing[*]}" >&2
     # RUNLEVEL=1 keeps Debian from starting the daemons.
     $sudo apt-get update -qq >/dev/null || return
-    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >"$work/apt.log" 2>&1 ||
+    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$work/apt.log" 2>&1 ||
         { tail -20 "$work/apt.log" >&2; return 1; }
 }
 
@@ -119,6 +122,8 @@ http {
         listen 127.0.0.1:$plain; $more
         ssl_certificate $work/tls.pem; ssl_certificate_key $work/tls.key;
         root $work/www;
+        location = /moved { return 302 http://other.test:$plain/small; }
+        location /put/ { alias $work/put/; dav_methods PUT; client_max_body_size 0; }
         location = /where { return 200 "\$server_addr\\n"; }
         location ~ ^/git(/.*)\$ {
             client_max_body_size 0;
@@ -237,7 +242,7 @@ PY
     pids+=($!)
     PATH=$PATH:/usr/sbin dnsmasq --keep-in-foreground --conf-file="$work/dnsmasq.conf" 2>"$work/dnsmasq.err" &
     dnsmasq_pid=$!
-    pids+=($dnsmasq_pid)
+    pids+=("$dnsmasq_pid")
 }
 
 # ---- the proxy -------------------------------------------------------------------------------------------------------
@@ -264,28 +269,46 @@ start_proxy() { # NAME OPTIONS...: sets proxy (ADDR:PORT), proxy_pid, access
 passed=0 failed=0 skipped=0
 row() { printf '%-14s %-52s %s\n' "$1" "$2" "$3"; }
 
-# run PROGRAM WHAT TARGET STATUS COMMAND...: the command must succeed and leave a new access line for TARGET. STATUS may go on
-# with what follows it in the line.
-run() {
-    local program=$1 what=$2 target=$3 status=$4 mark code line=''
+# judge PROGRAM WHAT COUNT LINE COMMAND...: the command must succeed and leave COUNT new access lines, or with `+` at least
+# one. LINE is "METHOD TARGET STATUS END", with the wildcards of the shell.
+judge() {
+    local program=$1 what=$2 count=$3 line=$4 mark code found=0
     shift 4
     mark=$(wc -l <"$access")
     rm -f "$work/out"
     (set -e; "$@") >"$work/row.log" 2>&1 </dev/null
     code=$?
-    for _ in $(seq 100); do # the line is written when the tunnel has ended
-        line=$(tail -n "+$((mark + 1))" "$access" | grep -F " CONNECT $target $status" | head -1)
-        [ -n "$line" ] && break
+    for _ in $(seq 100); do # the line is written when the exchange has ended
+        found=$(tail -n "+$((mark + 1))" "$access" | lines_like "$line")
+        [ "$found" -ge "${count/+/1}" ] && break
         sleep 0.05
     done
-    if [ $code -eq 0 ] && [ -n "$line" ]; then
+    [ "$count" = + ] && [ "$found" -gt 0 ] && count=$found
+    if [ $code -eq 0 ] && [ "$found" = "$count" ]; then
         passed=$((passed + 1))
         row "$program" "$what" ok
         return
     fi
     failed=$((failed + 1))
-    if [ $code -ne 0 ]; then row "$program" "$what" "FAILED (code $code)"; else row "$program" "$what" "FAILED (no access line: CONNECT $target $status)"; fi
+    if [ $code -ne 0 ]; then row "$program" "$what" "FAILED (code $code)"; else row "$program" "$what" "FAILED ($found access lines of $count: $line)"; fi
     { tail -15 "$work/row.log"; tail -n "+$((mark + 1))" "$access"; } | cut -c1-300 | sed 's/^/    | /'
+}
+lines_like() { # LINE: counts them
+    local method target status rest end count=0
+    while read -r _ _ _ method target status rest; do
+        end=${rest##*end=}
+        # shellcheck disable=SC2053 # wildcards are wanted
+        [[ "$method $target $status via=${rest#via=}" == "$1"* || "$method $target $status $end" == $1 ]] && count=$((count + 1))
+    done
+    echo $count
+}
+# run PROGRAM WHAT TARGET STATUS COMMAND...: a tunnel. STATUS may go on with what follows it in the line.
+run() { judge "$1" "$2" + "CONNECT $3 $4" "${@:5}"; }
+# http PROGRAM WHAT COUNT "METHOD URL STATUS [END]" COMMAND...: plain HTTP, which ends with "done" unless END says otherwise.
+http() {
+    local line=$4
+    [[ $line == *" "*" "*" "* ]] || line+=" done"
+    judge "$1" "$2" "$3" "$line" "${@:5}"
 }
 
 same() { # FILE WANTED
@@ -406,6 +429,8 @@ stops_on_term() { # PID WHAT: no client, so no access line
     else failed=$((failed + 1)); row adit "$2" "FAILED (code $code)"; fi
 }
 
+. scripts/clients-http.sh
+
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 if [ -z "${ADIT:-}" ]; then
@@ -417,19 +442,22 @@ install_requests || fail "requests cannot be installed"
 # Only now, because pip may need them: each client gets its CA from us.
 unset SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE REQUESTS_CA_BUNDLE GIT_SSL_CAINFO GIT_SSL_CAPATH
 has_ipv6=$(grep -l '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null)
-read -r tls plain sshp echo smtp closed dns broken_dns <<<"$(free_ports 8)"
+chromium=$(command -v chromium-headless-shell chromium | head -1)
+read -r tls plain sshp echo smtp closed dns broken_dns special websocket <<<"$(free_ports 10)"
 many=100 # addresses that no UDP answer of 1232 bytes holds
-{ make_certificates && make_content && make_repository; } >"$work/make.log" 2>&1 || { cat "$work/make.log"; fail "no content"; }
+{ make_certificates && make_content && make_repository && make_gallery && make_apt_repository; } >"$work/make.log" 2>&1 || { cat "$work/make.log"; fail "no content"; }
 start_nginx
 start_sshd || fail "sshd does not start"
 start_echo
 start_smtp
+start_special
+start_websocket
 start_dnsmasq
-for port in "$tls nginx" "$plain nginx" "$sshp sshd" "$echo socat" "$smtp smtp" "$dns dnsmasq"; do
+for port in "$tls nginx" "$plain nginx" "$sshp sshd" "$echo socat" "$smtp smtp" "$special origin" "$websocket websockets" "$dns dnsmasq"; do
     # shellcheck disable=SC2086
     wait_for_port $port
 done
-printf '127.0.0.1 origin.test denied.test\n::1 six.test\n' >"$work/hosts"
+printf '127.0.0.1 origin.test other.test denied.test\n::1 six.test\n' >"$work/hosts"
 start_proxy adit --hosts "$work/hosts" --deny denied.test
 
 row program what result
@@ -459,6 +487,7 @@ run ssh "ProxyCommand nc -X connect" "origin.test:$sshp" 200 ssh_hash "nc.openbs
 run ssh "ProxyCommand socat PROXY:" "origin.test:$sshp" 200 ssh_hash "socat - PROXY:${proxy%:*}:%h:%p,proxyport=${proxy##*:}"
 run curl "closed port: 502 and its cause are shown" "origin.test:$closed" 502 curl_refused "origin.test:$closed" 502 connection_refused
 run curl "denied name: 403 and its cause are shown" "denied.test:$tls" 403 curl_refused "denied.test:$tls" 403 http_request_denied
+http_rows
 stops_on_term "$proxy_pid" "SIGTERM ends it with code 0"
 
 start_proxy asking --hosts /dev/null --nameserver "127.0.0.1:$dns"

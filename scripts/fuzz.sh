@@ -27,8 +27,8 @@ cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --p
 cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked --quiet ||
     fail "nothing was fuzzed: cargo-fuzz cannot be installed"
 
-longest() { # TARGET: bytes of the longest input; a head has a limit of 16 KiB that must be within reach
-    case $1 in request_head) echo 17000 ;; *) echo 4096 ;; esac
+longest() { # TARGET: bytes of the longest input; the limits (16 KiB for a head, 8 KiB for trailers) must be within reach
+    case $1 in request_head | response_head) echo 17000 ;; chunked_body) echo 9000 ;; *) echo 4096 ;; esac
 }
 
 # ASAN looks at what is not our code: httparse and the standard library.
