@@ -5,34 +5,13 @@
 #   bench/names.sh                              three rounds; the best of each counts
 #   ROUNDS=1 WINDOW_S=1 bench/names.sh          a quick look; ADIT=path takes another binary
 #
-# It needs two cores, python3 and strace. How CPU time and system calls are counted: bench/README.md.
+# It needs two cores. How CPU time and system calls are counted: bench/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 ROUNDS=${ROUNDS:-3}
 WINDOW_S=${WINDOW_S:-3}
-PROXY_CORE=0 LOAD_CORE=1
-TARGET=${CARGO_TARGET_DIR:-target}
-ADIT=${ADIT:-$TARGET/release/adit}
-BENCH=$TARGET/release/adit-bench
-
-work=$(mktemp -d)
-pids=() trace_pid=''
-cleanup() {
-    for pid in $trace_pid "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    rm -rf "$work"
-}
-trap cleanup EXIT
-fail() { echo "names.sh: $*" >&2; exit 1; }
-
-listening() { # FILE: waits for "listening on ADDR" there, prints ADDR
-    for _ in $(seq 100); do
-        grep -oE 'listening on [^ ]+' "$1" 2>/dev/null | head -1 | cut -d' ' -f3 | grep . && return
-        sleep 0.05
-    done
-    cat "$1" >&2
-    fail "nothing listens"
-}
+. bench/lib.sh
 
 ways="address hosts cached"
 asked() { # WAY: what CONNECT asks for
@@ -48,14 +27,10 @@ load() { # WAY OPTIONS
 }
 
 calls() { # WAY COUNT FILE: the proxy's system calls in such a run, by name
-    strace -f -c -o "$3" -p "$proxy_pid" >/dev/null 2>&1 &
-    trace_pid=$!
-    for _ in $(seq 100); do grep -q '^TracerPid:.*[1-9]' "/proc/$proxy_pid/status" && break; sleep 0.05; done
-    sleep 0.2
+    trace_start
     load "$1" --conns 1 --count "$2" >/dev/null
-    kill -INT "$trace_pid"
-    wait "$trace_pid" || true
-    trace_pid=''
+    trace_stop
+    cp "$work/strace" "$3"
 }
 
 calls_per_connect() { # WAY: one connection at a time, so that little depends on what happens to be ready together
@@ -65,30 +40,23 @@ calls_per_connect() { # WAY: one connection at a time, so that little depends on
         "$work/few" "$work/many" | tr ' ' '\n' | LC_ALL=C sort | xargs
 }
 
-value() { tr ' ' '\n' <<<"$2" | sed -n "s/^$1=//p"; } # KEY LINE
 # The best round counts: what else runs on the machine only ever adds.
 least() { sort -g "$work/$1" | head -1; }
 most() { sort -g "$work/$1" | tail -1; }
 
 [ "$(nproc)" -ge 2 ] || fail "two cores are needed"
-command -v strace >/dev/null || fail "strace is needed"
+install_missing strace:strace python3:python3
 ulimit -n "$(ulimit -Hn)"
 cargo build --release --quiet --workspace
 
-taskset -c $LOAD_CORE "$BENCH" origin 2>"$work/origin.log" &
-pids+=($!)
-origin=$(listening "$work/origin.log")
+start_origin
 port=${origin##*:}
 dns_port=$(python3 -c 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 taskset -c $LOAD_CORE python3 scripts/names-netns.py dns "$dns_port" in.cache.test 127.0.0.1 >"$work/dns.log" &
-pids+=($!)
+helper_pids+=($!)
 for _ in $(seq 100); do grep -q ready "$work/dns.log" && break; sleep 0.05; done
 echo "127.0.0.1 in.hosts.test" >"$work/hosts"
-taskset -c $PROXY_CORE "$ADIT" --listen 127.0.0.1:0 -n 1 --allow 127.0.0.0/8 --max-sessions 9600 --access-log off --hosts "$work/hosts" \
-    --nameserver "127.0.0.1:$dns_port" 2>"$work/adit.log" &
-proxy_pid=$!
-pids+=($proxy_pid)
-proxy=$(listening "$work/adit.log")
+start_adit --max-sessions 9600 --access-log off --hosts "$work/hosts" --nameserver "127.0.0.1:$dns_port"
 load cached --conns 1 --count 1 >/dev/null # now it is in the cache
 
 for n in $(seq "$ROUNDS"); do

@@ -7,6 +7,8 @@ use std::time::Duration;
 /// Shown when the program is called wrongly.
 pub const HELP: &str = "\
 usage: adit-bench origin [--listen ADDR:PORT]
+       adit-bench forward --proxy ADDR:PORT --origin HOST:PORT [--listen ADDR:PORT]
+       adit-bench charge --pid PID[,PID] -- COMMAND [ARGUMENT...]
        adit-bench connect|roundtrips|down|up|both|idle --proxy ADDR:PORT [OPTIONS]
 
   --origin HOST:PORT   what CONNECT asks for; without it the proxy is taken as a plain relay
@@ -18,8 +20,16 @@ usage: adit-bench origin [--listen ADDR:PORT]
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum Task {
     Origin,
+    Forward,
+    Charge,
+    Load(Shape),
+}
+
+/// The load that is put on a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
     Connect,
     RoundTrips,
     Down,
@@ -28,11 +38,21 @@ pub enum Shape {
     Idle,
 }
 
+impl Task {
+    fn of(word: &str) -> Option<Task> {
+        match word {
+            "origin" => Some(Task::Origin),
+            "forward" => Some(Task::Forward),
+            "charge" => Some(Task::Charge),
+            _ => Shape::ALL.into_iter().find(|shape| shape.name() == word).map(Task::Load),
+        }
+    }
+}
+
 impl Shape {
     /// The word on the command line and in the report.
     pub fn name(self) -> &'static str {
         match self {
-            Shape::Origin => "origin",
             Shape::Connect => "connect",
             Shape::RoundTrips => "roundtrips",
             Shape::Down => "down",
@@ -42,12 +62,12 @@ impl Shape {
         }
     }
 
-    const ALL: [Shape; 7] =
-        [Shape::Origin, Shape::Connect, Shape::RoundTrips, Shape::Down, Shape::Up, Shape::Both, Shape::Idle];
+    const ALL: [Shape; 6] =
+        [Shape::Connect, Shape::RoundTrips, Shape::Down, Shape::Up, Shape::Both, Shape::Idle];
 
     fn default_conns(self) -> usize {
         match self {
-            Shape::Origin | Shape::Connect | Shape::RoundTrips => 64,
+            Shape::Connect | Shape::RoundTrips => 64,
             Shape::Down | Shape::Up | Shape::Both => 4,
             Shape::Idle => 2000,
         }
@@ -57,8 +77,8 @@ impl Shape {
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Args {
-    pub shape: Shape,
-    /// Where the origin listens.
+    pub task: Task,
+    /// Where the origin or the forwarder listens.
     pub listen: SocketAddr,
     /// Where the load goes.
     pub proxy: SocketAddr,
@@ -69,34 +89,48 @@ pub struct Args {
     pub warm: Duration,
     pub count: Option<u64>,
     pub pids: Vec<u32>,
+    /// What `charge` runs: the program and its arguments.
+    pub command: Vec<String>,
 }
 
 impl Args {
     /// Reads the words behind the program's name.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-        let shape = words.next().ok_or("which shape?")?;
-        let shape =
-            Shape::ALL.into_iter().find(|s| s.name() == shape).ok_or(format!("no shape `{shape}`"))?;
+        let word = words.next().ok_or("what is to be run?")?;
+        let task = Task::of(&word).ok_or(format!("no shape `{word}`"))?;
+        let conns = match task {
+            Task::Load(shape) => shape.default_conns(),
+            Task::Origin | Task::Forward | Task::Charge => 0,
+        };
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut args = Args {
-            shape,
+            task,
             listen: anywhere,
             proxy: anywhere,
             origin: None,
-            conns: shape.default_conns(),
+            conns,
             window: Duration::from_secs(3),
             warm: Duration::from_millis(500),
             count: None,
             pids: Vec::new(),
+            command: Vec::new(),
         };
         while let Some(name) = words.next() {
+            if name == "--" {
+                args.command = words.collect();
+                break;
+            }
             let value = words.next().ok_or(format!("{name} needs a value"))?;
             args.set(&name, &value)?;
         }
-        if shape != Shape::Origin && args.proxy == anywhere {
-            return Err("--proxy is needed".into());
+        match task {
+            Task::Forward | Task::Load(_) if args.proxy == anywhere => Err("--proxy is needed".into()),
+            Task::Forward if args.origin.is_none() => Err("--origin is needed".into()),
+            Task::Charge if args.pids.is_empty() || args.command.is_empty() => {
+                Err("--pid and a command behind `--` are needed".into())
+            }
+            Task::Origin | Task::Forward | Task::Charge | Task::Load(_) => Ok(args),
         }
-        Ok(args)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {

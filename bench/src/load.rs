@@ -21,10 +21,9 @@ const STALL: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Runs one shape and prints its line.
-pub fn run(args: &Args) -> io::Result<()> {
-    let mut load = Load::new(args)?;
-    match args.shape {
-        Shape::Origin => return Ok(()),
+pub fn run(args: &Args, shape: Shape) -> io::Result<()> {
+    let mut load = Load::new(args, shape)?;
+    match shape {
         Shape::Connect => load.operations()?,
         Shape::RoundTrips => {
             load.open_all()?;
@@ -68,6 +67,7 @@ struct Tunnel {
 
 struct Load<'a> {
     args: &'a Args,
+    shape: Shape,
     poll: Poll,
     tunnels: Vec<Option<Tunnel>>,
     /// The first bytes on a connection to the proxy; empty for a plain relay.
@@ -96,19 +96,20 @@ impl Window {
 }
 
 impl<'a> Load<'a> {
-    fn new(args: &'a Args) -> io::Result<Load<'a>> {
+    fn new(args: &'a Args, shape: Shape) -> io::Result<Load<'a>> {
         let head = args
             .origin
             .as_ref()
             .map(|to| format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").into_bytes());
-        let role = match args.shape {
+        let role = match shape {
             Shape::Down => origin::DOWN,
             Shape::Up => origin::UP,
             Shape::Both => origin::BOTH,
-            Shape::Origin | Shape::Connect | Shape::RoundTrips | Shape::Idle => origin::ECHO,
+            Shape::Connect | Shape::RoundTrips | Shape::Idle => origin::ECHO,
         };
         Ok(Load {
             args,
+            shape,
             poll: Poll::new()?,
             tunnels: (0..args.conns).map(|_| None).collect(),
             head: head.unwrap_or_default(),
@@ -267,7 +268,7 @@ impl<'a> Load<'a> {
                 if started < counted {
                     started += 1;
                     self.start(key);
-                } else if self.args.shape == Shape::Connect {
+                } else if self.shape == Shape::Connect {
                     self.tunnels[key] = None;
                 }
             }
@@ -292,7 +293,7 @@ impl<'a> Load<'a> {
 
     /// Begins one operation in this slot.
     fn start(&mut self, key: usize) {
-        let result = match self.args.shape {
+        let result = match self.shape {
             Shape::RoundTrips if self.tunnels[key].is_some() => self.ping(key),
             _ => self.dial(key),
         };
@@ -330,7 +331,7 @@ impl<'a> Load<'a> {
             }
             let mut moved = 0;
             for tunnel in self.tunnels.iter_mut().flatten().filter(|tunnel| tunnel.runnable) {
-                let (bytes, turn) = tunnel.turn(self.args.shape, &mut self.buffers)?;
+                let (bytes, turn) = tunnel.turn(self.shape, &mut self.buffers)?;
                 if turn == Turn::Eof {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
@@ -380,7 +381,7 @@ impl<'a> Load<'a> {
         let cpu_ns = Usage::of(&self.args.pids).cpu_ns_since(&window.before) as f64;
         let common = format!(
             "shape={} conns={} errors={} seconds={wall_s:.3} cpu_percent={:.0} load_cpu_percent={:.0}",
-            self.args.shape.name(),
+            self.shape.name(),
             self.args.conns,
             self.errors,
             cpu_ns / wall_s / 1e7,
@@ -445,9 +446,7 @@ impl Tunnel {
                 let more = first == Turn::More || second == Turn::More;
                 Ok((read + written, if more { Turn::More } else { Turn::Blocked }))
             }
-            Shape::Down | Shape::Origin | Shape::Connect | Shape::RoundTrips | Shape::Idle => {
-                buffers.discard(&self.stream)
-            }
+            Shape::Down | Shape::Connect | Shape::RoundTrips | Shape::Idle => buffers.discard(&self.stream),
         }
     }
 }

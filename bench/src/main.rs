@@ -1,13 +1,18 @@
-//! Measures CONNECT proxies and plain TCP relays: an origin, and a load generator with four shapes.
+//! Measures proxies and plain TCP relays: an origin, a load generator for CONNECT, and what other load generators (wrk, h2load)
+//! need beside them.
 //! Each run prints one line of `key=value` pairs, so that a script can pick what it needs.
 #![forbid(unsafe_code)]
 
 mod args;
+mod charge;
 mod flow;
+mod forward;
+mod http;
 mod load;
 mod origin;
 mod usage;
 
+use args::Task;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -18,9 +23,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = match args.shape {
-        args::Shape::Origin => origin::run(args.listen),
-        _ => load::run(&args),
+    let result = match args.task {
+        Task::Origin => origin::run(args.listen),
+        Task::Forward => forward::run(&args),
+        Task::Charge => charge::run(&args),
+        Task::Load(shape) => load::run(&args, shape),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
 //! The origin: one port, and the first byte of a connection says what it is for.
-//! `e` echo everything, `d` send for ever (down), `u` swallow everything (up), `b` both at once.
+//! `e` echo everything, `d` send for ever (down), `u` swallow everything (up), `b` both at once, `G` answer HTTP requests.
 
 use crate::flow::{Buffers, Turn};
+use crate::http::{After, Responses};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -14,6 +15,8 @@ pub const ECHO: u8 = b'e';
 pub const DOWN: u8 = b'd';
 pub const UP: u8 = b'u';
 pub const BOTH: u8 = b'b';
+/// Nobody has to say this: `GET` begins with it.
+const HTTP: u8 = b'G';
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -24,8 +27,13 @@ pub fn run(listen: SocketAddr) -> io::Result<()> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening on {}", listener.local_addr()?);
     let mut events = Events::with_capacity(1024);
-    let mut origin =
-        Origin { conns: Vec::new(), free: Vec::new(), buffers: Buffers::new(), echo: vec![0; 64 << 10] };
+    let mut origin = Origin {
+        conns: Vec::new(),
+        free: Vec::new(),
+        buffers: Buffers::new(),
+        room: vec![0; 64 << 10],
+        responses: Responses::new(),
+    };
     let mut runnable: Vec<usize> = Vec::new();
     loop {
         let timeout = if runnable.is_empty() { None } else { Some(Duration::ZERO) };
@@ -59,8 +67,12 @@ struct Conn {
     stream: TcpStream,
     /// `None` until the first byte has come.
     role: Option<u8>,
-    /// Echo that the kernel has not taken yet.
+    /// Echo or responses that the kernel has not taken yet.
     pending: Vec<u8>,
+    /// The beginning of an HTTP request whose end has not come.
+    request: Vec<u8>,
+    /// An HTTP request has asked for the end of the connection: once nothing is pending.
+    closing: bool,
     /// The peer's end of file was announced: it may stand right behind the data.
     read_closed: bool,
     /// Already in the queue of this turn.
@@ -71,7 +83,9 @@ struct Origin {
     conns: Vec<Option<Conn>>,
     free: Vec<usize>,
     buffers: Buffers,
-    echo: Vec<u8>,
+    /// Where small messages and requests are read into.
+    room: Vec<u8>,
+    responses: Responses,
 }
 
 impl Origin {
@@ -89,7 +103,15 @@ impl Origin {
                 self.conns.len() - 1
             });
             poll.registry().register(&mut stream, Token(key), Interest::READABLE | Interest::WRITABLE)?;
-            let conn = Conn { stream, role: None, pending: Vec::new(), read_closed: false, queued: false };
+            let conn = Conn {
+                stream,
+                role: None,
+                pending: Vec::new(),
+                request: Vec::new(),
+                closing: false,
+                read_closed: false,
+                queued: false,
+            };
             self.conns[key] = Some(conn);
         }
     }
@@ -108,7 +130,7 @@ impl Origin {
             Some(UP) => conn.swallow(&mut self.buffers),
             Some(DOWN) => conn.send(&self.buffers),
             Some(BOTH) => conn.both(&mut self.buffers),
-            None | Some(_) => conn.echo(&mut self.echo),
+            None | Some(_) => conn.small(&mut self.room, &self.responses),
         }?;
         conn.queued = turn == Turn::More;
         Ok(turn)
@@ -121,8 +143,8 @@ impl Origin {
 }
 
 impl Conn {
-    /// Also reads the first bytes of every connection: these are never echoed for the bulk roles.
-    fn echo(&mut self, buffer: &mut [u8]) -> io::Result<Turn> {
+    /// Echo and HTTP. Also reads the first bytes of every connection: these are never echoed for the bulk roles.
+    fn small(&mut self, room: &mut [u8], responses: &Responses) -> io::Result<Turn> {
         loop {
             while !self.pending.is_empty() {
                 match self.stream.write(&self.pending) {
@@ -131,26 +153,56 @@ impl Conn {
                     Err(error) => return Err(error),
                 }
             }
-            let count = match self.stream.read(buffer) {
+            if self.closing {
+                return Ok(Turn::Eof);
+            }
+            let count = match self.stream.read(room) {
                 Ok(0) => return Ok(Turn::Eof),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Blocked),
                 Err(error) => return Err(error),
             };
-            if *self.role.get_or_insert(buffer[0]) != ECHO {
-                return Ok(Turn::More);
+            match *self.role.get_or_insert(room[0]) {
+                ECHO => self.send_or_keep(&room[..count])?,
+                HTTP => self.requests(&room[..count], responses)?,
+                _ => return Ok(Turn::More),
             }
-            match self.stream.write(&buffer[..count]) {
-                Ok(taken) => self.pending.extend_from_slice(&buffer[taken..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.pending.extend_from_slice(&buffer[..count])
-                }
-                Err(error) => return Err(error),
-            }
-            if count < buffer.len() && self.pending.is_empty() && !self.read_closed {
+            if count < room.len() && self.pending.is_empty() && !self.read_closed && !self.closing {
                 return Ok(Turn::Blocked);
             }
         }
+    }
+
+    /// Sends at once what the kernel takes, and keeps the rest.
+    fn send_or_keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        if self.pending.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(taken) => rest = &bytes[taken..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.pending.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Answers each request that is complete with these bytes.
+    fn requests(&mut self, bytes: &[u8], responses: &Responses) -> io::Result<()> {
+        let mut earlier = std::mem::take(&mut self.request);
+        let mut rest = bytes;
+        if !earlier.is_empty() {
+            earlier.extend_from_slice(bytes);
+            rest = &earlier;
+        }
+        while let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") {
+            let (response, after) = responses.answer(&rest[..end + 2]);
+            self.send_or_keep(response)?;
+            self.closing |= after == After::Close;
+            rest = &rest[end + 4..];
+        }
+        self.request = rest.to_vec();
+        Ok(())
     }
 
     fn swallow(&mut self, buffers: &mut Buffers) -> io::Result<Turn> {

@@ -1,0 +1,131 @@
+# Sourced by the measuring scripts, from the root of the repository: a working directory, an end without leftovers, packages,
+# and what is started on which core.
+# shellcheck shell=bash disable=SC2034 # what is set here is read there
+
+# The first two cores that we may use; where there is only one, all share it.
+read -r PROXY_CORE LOAD_CORE _ <<<"$(sed -n 's/^Cpus_allowed_list:\t*//p' /proc/self/status | tr ',' '\n' |
+    while IFS=- read -r first last; do seq "$first" "${last:-$first}"; done | head -2 | xargs)"
+LOAD_CORE=${LOAD_CORE:-$PROXY_CORE}
+TARGET=${CARGO_TARGET_DIR:-target}
+ADIT=${ADIT:-$TARGET/release/adit}
+BENCH=$TARGET/release/adit-bench
+
+work=$(mktemp -d)
+data=$work/data
+proxy_pid='' trace_pid='' helper_pids=()
+cleanup() {
+    for pid in $trace_pid $proxy_pid "${helper_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+fail() { echo "$(basename "$0"): $*" >&2; exit 1; }
+
+install_missing() { # PROGRAM:PACKAGE... (a path is a program as well)
+    local missing=() pair
+    PATH=$PATH:/usr/sbin:/sbin
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || [ -e "${pair%%:*}" ] || missing+=("${pair#*:}")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    local sudo=''
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "installing: ${missing[*]}" >&2
+    $sudo apt-get update -qq >/dev/null
+    # RUNLEVEL=1 keeps Debian from starting the daemons.
+    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$work/apt.log" 2>&1 ||
+        { tail -20 "$work/apt.log" >&2; fail "packages cannot be installed"; }
+}
+
+listening() { # FILE: waits for "listening on ADDR" there, prints ADDR
+    for _ in $(seq 100); do
+        grep -oE 'listening on [^ ]+' "$1" 2>/dev/null | head -1 | cut -d' ' -f3 | grep . && return
+        sleep 0.05
+    done
+    cat "$1" >&2
+    fail "nothing listens"
+}
+
+wait_for_port() { # PORT
+    for _ in $(seq 200); do (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return; sleep 0.05; done
+    fail "nothing listens on port $1"
+}
+
+start_origin() { # sets origin (ADDR:PORT)
+    taskset -c $LOAD_CORE "$BENCH" origin 2>"$work/origin.log" &
+    helper_pids+=($!)
+    origin=$(listening "$work/origin.log")
+}
+
+start_adit() { # OPTIONS...: sets proxy_pid and proxy (ADDR:PORT)
+    : >"$work/adit.log"
+    taskset -c $PROXY_CORE "$ADIT" --listen 127.0.0.1:0 -n "${LOOPS:-1}" --allow 127.0.0.0/8 "$@" >/dev/null 2>"$work/adit.log" &
+    proxy_pid=$!
+    proxy=$(listening "$work/adit.log")
+}
+
+stop() {
+    kill "$proxy_pid" 2>/dev/null || true
+    for _ in $(seq 20); do kill -0 "$proxy_pid" 2>/dev/null || break; sleep 0.05; done
+    kill -9 "$proxy_pid" 2>/dev/null || true
+    wait "$proxy_pid" 2>/dev/null || true
+    proxy_pid=''
+}
+
+value() { tr ' ' '\n' <<<"$2" | sed -n "s/^$1=//p"; } # KEY LINE
+
+keep() { # COLUMN PREFIX KEYS LINE: notes the values of these keys
+    local key
+    for key in $3; do echo "$1 $2$key $(value "$key" "$4")" >>"$data"; done
+}
+
+trace_start() { # counts the proxy's system calls from now on
+    strace -f -c -o "$work/strace" -p "$proxy_pid" >/dev/null 2>&1 &
+    trace_pid=$!
+    for _ in $(seq 100); do grep -q '^TracerPid:.*[1-9]' "/proc/$proxy_pid/status" && break; sleep 0.05; done
+    sleep 0.2
+}
+trace_stop() { # sets calls to their number; the list by name is in $work/strace
+    kill -INT "$trace_pid"
+    wait "$trace_pid" || true
+    trace_pid=''
+    calls=$(awk '$NF == "total" {print $4}' "$work/strace")
+}
+
+machine() { # the line above a table
+    echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo none), Linux $(uname -r), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
+}
+
+# The medians of all that was kept, a column each; behind them how the first column compares with the best of the peers.
+# Columns that begin with the name of the first are no peers.
+table() { # COLUMNS
+    awk -v peers="$1" '
+        { key = $2 SUBSEP $1; values[key] = values[key] " " $3; if (!seen[$2]++) order[++metrics] = $2 }
+        function median(list,   v, n, i, j, t) {
+            n = split(list, v, " ")
+            if (n == 0) return ""
+            for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j-1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j-1]; v[j-1] = t }
+            return n % 2 ? v[(n+1)/2] : (v[n/2] + v[n/2+1]) / 2
+        }
+        END {
+            count = split(peers, peer, " ")
+            printf "| %-30s |", "median of the rounds"
+            for (p = 1; p <= count; p++) printf " %10s |", peer[p]
+            print " " peer[1] " / best peer |"
+            printf "|---|"; for (p = 1; p <= count; p++) printf "---|"; print "---|"
+            for (m = 1; m <= metrics; m++) {
+                best = ""; own = ""; more_is_better = order[m] ~ /(ops_s|gb_s)$/
+                printf "| %-30s |", order[m]
+                for (p = 1; p <= count; p++) {
+                    value = median(values[order[m] SUBSEP peer[p]])
+                    printf " %10s |", value
+                    if (value == "") continue
+                    if (p == 1) own = value
+                    else if (index(peer[p], peer[1]) == 1) continue
+                    else if (best == "" || (more_is_better ? value + 0 > best + 0 : value + 0 < best + 0)) best = value
+                }
+                printf " %16s |\n", (own != "" && best + 0 > 0) ? sprintf("%.2f", own / best) : "-"
+            }
+        }' "$data"
+}
