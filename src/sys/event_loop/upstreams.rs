@@ -124,7 +124,10 @@ impl Upstreams {
             Some((address, verdict)) if address == origin.address && origin.completed.is_none() => verdict,
             Some(_) | None => {
                 let verdict = may(origin);
-                judged = Some((origin.address, verdict));
+                // A verdict on a name that the search list made holds for that name only.
+                if origin.completed.is_none() {
+                    judged = Some((origin.address, verdict));
+                }
                 verdict
             }
         };
