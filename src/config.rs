@@ -524,7 +524,7 @@ fn default_clients(listen: &[SocketAddr]) -> Vec<Net> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use crate::proto::rules::{Service, Verdict};
+    use crate::proto::rules::{Service, Verdict, Who};
     use crate::proto::target::Target;
 
     fn command(args: &[&str]) -> Result<Command, UsageError> {
@@ -700,8 +700,9 @@ mod tests {
         let rules = config.rules(&["10.0.0.1:22".parse().unwrap()]);
         let judge_for = |service: Service, target: &str, address: &str| {
             let target = Target::from_authority(target.as_bytes()).unwrap();
-            let (client, address) = ("10.0.0.9".parse().unwrap(), address.parse().unwrap());
-            match rules.judge_address(client, &target, None, address, service) {
+            let who = Who { address: "10.0.0.9".parse().unwrap(), user: None };
+            let address = address.parse().unwrap();
+            match rules.judge_address(who, &target, None, address, service) {
                 Verdict::Allow(rule) => format!("+{rule}"),
                 Verdict::Deny(_, rule) => format!("-{rule}"),
             }

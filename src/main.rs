@@ -85,21 +85,22 @@ fn run(config: &Config) -> Result<(), Failed> {
     raise_descriptor_limit();
     let mut signals = Signals::install().map_err(failed("cannot handle signals"))?;
     let Listening { own, sets, late } = listen(config)?;
-    let policy = Policy {
+    let policy = Arc::new(Policy {
         rules: config.rules(&own),
         timeouts: config.timeouts,
         families: config.families,
         via: config.via.proxy_status_name().into(),
         via_field: config.via.field_name().map(Box::from),
         forwarded: config.forwarded,
-    };
-    let shared = Arc::new(Shared::new(policy, config.max_sessions));
+    });
+    let shared = Arc::new(Shared::new(config.max_sessions));
     let (files, watch) = name_files(config)?;
     signals.watch(watch);
     let mut loops = Vec::new();
     for (index, listeners) in sets.into_iter().enumerate() {
         let loop_config = LoopConfig {
             listeners,
+            policy: Arc::clone(&policy),
             names: files.config(),
             access_log: access_log(&config.access_log)?,
             sources: config.sources,

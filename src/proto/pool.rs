@@ -124,6 +124,12 @@ impl<T> Pool<T> {
         self.idle.pop_front().map(|idle| idle.connection)
     }
 
+    /// Changes how long connections are kept. The pool must be empty: its order is that of one time for all.
+    pub fn keep_for(&mut self, keep_ms: u64) {
+        debug_assert!(self.is_empty());
+        self.keep_ms = keep_ms;
+    }
+
     /// Connections kept.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -26,6 +26,15 @@ pub enum Service {
     Http,
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who<'a> {
+    /// The client's address; IPv4-mapped ones are judged as IPv4.
+    pub address: IpAddr,
+    /// Whose credentials the client has shown, if any are asked for.
+    pub user: Option<&'a str>,
+}
+
 /// What can be said before a name is resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Early {
@@ -95,11 +104,11 @@ impl Rules {
     /// Before resolving: can the answer be known already? It can when no rule on addresses that may still match could
     /// turn it. Addresses are never refused here: go straight to [`Rules::judge_address`] with them.
     #[must_use]
-    pub fn judge_name(&self, client: IpAddr, target: &Target, service: Service) -> Early {
+    pub fn judge_name(&self, who: Who<'_>, target: &Target, service: Service) -> Early {
         if let Host::Ip(_) = target.host {
             return Early::Resolve(None);
         }
-        let asked = |rule: &&Rule| rule.speaks_for(client.to_canonical(), target.port);
+        let asked = |rule: &&Rule| rule.speaks_for(who.address.to_canonical(), target.port);
         if let Some(rule) = self.policy.deny.iter().filter(asked).find(|rule| rule.names(&target.host)) {
             return Early::Refuse(Refusal::DeniedByRule { rule: rule.text.clone() }, rule.name("deny"));
         }
@@ -129,14 +138,14 @@ impl Rules {
     #[must_use]
     pub fn judge_address(
         &self,
-        client: IpAddr,
+        who: Who<'_>,
         target: &Target,
         completed: Option<&str>,
         address: IpAddr,
         service: Service,
     ) -> Verdict {
-        let verdict =
-            self.judge_by_rules(client.to_canonical(), target, completed, address.to_canonical(), service);
+        let who = Who { address: who.address.to_canonical(), ..who };
+        let verdict = self.judge_by_rules(who, target, completed, address.to_canonical(), service);
         match verdict {
             // No rule lifts this: a proxy that dials itself serves nobody.
             Verdict::Allow(_) if self.is_own_listener(SocketAddr::new(address, target.port)) => {
@@ -158,13 +167,13 @@ impl Rules {
     /// The contract's order; the first that speaks decides.
     fn judge_by_rules(
         &self,
-        client: IpAddr,
+        who: Who<'_>,
         target: &Target,
         completed: Option<&str>,
         address: IpAddr,
         service: Service,
     ) -> Verdict {
-        let asked = |rule: &&Rule| rule.speaks_for(client, target.port);
+        let asked = |rule: &&Rule| rule.speaks_for(who.address, target.port);
         let names =
             |rule: &Rule| rule.names(&target.host) || completed.is_some_and(|name| rule.names_name(name));
         for rule in self.policy.deny.iter().filter(asked) {
@@ -484,6 +493,10 @@ mod tests {
         text.parse().expect(text)
     }
 
+    fn who(address: &str) -> Who<'static> {
+        Who { address: ip(address), user: None }
+    }
+
     fn target(text: &str) -> Target {
         Target::from_authority(text.as_bytes()).expect(text)
     }
@@ -526,8 +539,8 @@ mod tests {
 
         fn judge_for(&self, service: Service, client: &str, asked: &str, address: &str) -> String {
             let (rules, asked) = (self.rules(), target(asked));
-            let verdict = rules.judge_address(ip(client), &asked, None, ip(address), service);
-            let early = match rules.judge_name(ip(client), &asked, service) {
+            let verdict = rules.judge_address(who(client), &asked, None, ip(address), service);
+            let early = match rules.judge_name(who(client), &asked, service) {
                 Early::Refuse(refusal, rule) => {
                     assert!(matches!(verdict, Verdict::Deny(_, _)), "early no, late yes: {asked} {address}");
                     return format!("early -{rule}/{}", refusal.error_type());
@@ -556,8 +569,8 @@ mod tests {
         let judge = |rules: &[&str], address: &str| {
             let rules = setup(rules).rules();
             let (asked, completed) = (target("www:443"), Some("www.corp.test"));
-            let verdict = rules.judge_address(ip(CLIENT), &asked, completed, ip(address), Service::Connect);
-            let early = rules.judge_name(ip(CLIENT), &asked, Service::Connect);
+            let verdict = rules.judge_address(who(CLIENT), &asked, completed, ip(address), Service::Connect);
+            let early = rules.judge_name(who(CLIENT), &asked, Service::Connect);
             assert!(matches!(early, Early::Resolve(_)), "{early:?}");
             match verdict {
                 Verdict::Allow(rule) => format!("+{rule}"),
@@ -657,7 +670,8 @@ mod tests {
             let answer = setup(rules).judge_for(service, CLIENT, asked, address);
             assert_eq!(answer, expected, "{rules:?} {service:?} {asked} {address}");
         }
-        let Early::Refuse(refusal, _) = setup(&[]).rules().judge_name(ip(CLIENT), &target("a.test:22"), http)
+        let Early::Refuse(refusal, _) =
+            setup(&[]).rules().judge_name(who(CLIENT), &target("a.test:22"), http)
         else {
             panic!("not refused")
         };

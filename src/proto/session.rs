@@ -30,6 +30,7 @@ mod tunnel;
 mod words;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::deadlines::Kind;
 use super::eyeballs::Eyeballs;
@@ -38,7 +39,7 @@ use super::relay::{Half, Ready, Sink, Source};
 use super::reply::{ConnectionHeader, ESTABLISHED, Refusal};
 use super::resolver::ResolveError;
 use super::ring::{RING_BYTES, Storage};
-use super::rules::RuleName;
+use super::rules::{RuleName, Who};
 use super::scan::{self, Scan};
 use super::target::Target;
 use super::tick::Tick;
@@ -130,6 +131,8 @@ pub struct Session {
     status: Option<u16>,
     refusal: Option<Box<Refusal>>,
     client: SocketAddr,
+    /// Whose credentials the request has shown.
+    user: Option<Arc<str>>,
     target: Option<Target>,
     /// The name as the search list completed it: rules for either speak.
     completed: Option<Box<str>>,
@@ -173,6 +176,7 @@ impl Session {
             status: None,
             refusal: None,
             client,
+            user: None,
             target: None,
             completed: None,
             rule: None,
@@ -327,6 +331,13 @@ impl Session {
         if matches!(self.state, State::Resolving(_)) {
             self.dns_ms = Some(elapsed_ms(self.since, now));
             self.refuse(opening::resolve_refusal(error), now, policy);
+        }
+    }
+
+    /// Another policy is in force. What runs goes on; what the last one has allowed is judged again with the next request.
+    pub fn on_policy(&mut self) {
+        if let Some(http) = &mut self.http {
+            http.outdate_proof();
         }
     }
 
@@ -556,6 +567,7 @@ impl Session {
     pub fn record(&self, now: Tick) -> Record<'_> {
         Record {
             client: self.client,
+            user: self.user.as_deref(),
             request: match (self.http.as_ref().map(|http| http.asked()), &self.target) {
                 (Some(Some((method, url))), _) => Asked::Http { method, url },
                 (None, Some(target)) => Asked::Connect(target),
@@ -591,6 +603,11 @@ impl Session {
             self.exchange = Exchange::Over;
         }
         self.state = State::Closed;
+    }
+
+    /// Whom the rules are asked about.
+    fn who(&self) -> Who<'_> {
+        Who { address: self.client.ip(), user: self.user.as_deref() }
     }
 
     fn enter(&mut self, now: Tick, timeout_ms: u64) {

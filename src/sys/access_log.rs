@@ -171,7 +171,8 @@ struct Line<'a> {
 impl Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.record;
-        write!(f, "{} {} - {}", Timestamp(self.ended), record.client, record.request)?;
+        let user = OrDash(record.user);
+        write!(f, "{} {} {user} {}", Timestamp(self.ended), record.client, record.request)?;
         write!(
             f,
             " {} via={} rule={} up={} down={} dns={} dial={} total={} end={}",
@@ -240,6 +241,7 @@ mod tests {
     fn record(target: &Target) -> Record<'_> {
         Record {
             client: "10.1.2.3:53122".parse().unwrap(),
+            user: None,
             request: Asked::Connect(target),
             status: Some(200),
             via: Some("203.0.113.9:443".parse().unwrap()),

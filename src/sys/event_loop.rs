@@ -32,7 +32,7 @@ use crate::proto::deadlines::Deadlines;
 use crate::proto::failure::Failure;
 use crate::proto::pool::{Limits, Origin};
 use crate::proto::ring::Pool;
-use crate::proto::session::{Outcome, Session, Side, Step};
+use crate::proto::session::{Outcome, Policy, Session, Side, Step};
 use crate::proto::target::Host;
 use crate::proto::tick::Tick;
 use upstreams::Upstreams;
@@ -62,6 +62,8 @@ const SESSION_KEYS: usize = MAX_SESSIONS + MAX_LOOPS * REFUSING_MAX;
 pub struct LoopConfig {
     /// Its own listeners.
     pub listeners: Vec<TcpListener>,
+    /// What sessions are judged by.
+    pub policy: Arc<Policy>,
     /// How names are resolved.
     pub names: NamesConfig,
     /// Its end of the access log.
@@ -97,6 +99,7 @@ pub struct EventLoop {
     started: Instant,
     now: Tick,
     shared: Arc<Shared>,
+    policy: Arc<Policy>,
     mailbox: Arc<Mailbox>,
     listeners: Slab<Listener>,
     /// Descriptors are exhausted: accepting is tried again then.
@@ -129,12 +132,13 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER_TOKEN))?;
         let mailbox = Arc::new(Mailbox::new(waker));
-        let keep_ms = shared.policy.timeouts.keepalive_ms;
+        let keep_ms = config.policy.timeouts.keepalive_ms;
         let mut event_loop = EventLoop {
             poll,
             started: Instant::now(),
             now: Tick(0),
             shared,
+            policy: config.policy,
             mailbox: Arc::clone(&mailbox),
             listeners: Slab::new(),
             accept_resumes: None,
@@ -271,7 +275,7 @@ impl EventLoop {
         self.names.run(self.poll.registry(), self.now);
         while let Some((key, answer)) = self.names.pop_answer() {
             if let Some(entry) = self.sessions.get_mut(key) {
-                let policy = &self.shared.policy;
+                let policy = &self.policy;
                 match answer {
                     Ok(Part { addresses, last, found_as }) => {
                         entry.looking_up = !last;
@@ -322,7 +326,7 @@ impl EventLoop {
             let Some(outcome) = self.perform(key, step) else { continue };
             log::trace!("session {key}: {step:?} {outcome:?}");
             if let Some(entry) = self.sessions.get_mut(key) {
-                entry.session.report(step, outcome, self.now, &self.shared.policy);
+                entry.session.report(step, outcome, self.now, &self.policy);
                 if entry.session.is_starved() && !entry.starved {
                     entry.starved = true;
                     self.starved.push_back(key);
@@ -386,7 +390,7 @@ impl EventLoop {
 
     fn dial(&mut self, key: usize, place: u8, address: SocketAddr) -> Option<Outcome> {
         let sockets = &mut self.sessions.get_mut(key)?.sockets;
-        let (rules, registry) = (&self.shared.policy.rules, self.poll.registry());
+        let (rules, registry) = (&self.policy.rules, self.poll.registry());
         let mut outcome = Outcome::Failed(Failure::NoDescriptors);
         for _ in 0..2 {
             let token = |descriptor| self.upstreams.own(descriptor, key, place);
@@ -406,7 +410,7 @@ impl EventLoop {
         if session.awaits_body() {
             sockets.acknowledge_client();
         }
-        let policy = &self.shared.policy;
+        let policy = &self.policy;
         let may = |origin: &Origin| session.may_reuse(origin, policy);
         let idle = session.target().and_then(|target| self.upstreams.take(target, may, key));
         let origin = idle.map(|(origin, socket)| {
@@ -431,7 +435,7 @@ impl EventLoop {
         };
         match self.names.ask(name, key, self.poll.registry(), self.now) {
             Asked::Known(answer) => {
-                let policy = &self.shared.policy;
+                let policy = &self.policy;
                 match answer {
                     Ok(addresses) => entry.session.on_addresses(addresses, true, self.now, policy),
                     Err(error) => entry.session.on_unresolved(&error, self.now, policy),
@@ -475,7 +479,7 @@ impl EventLoop {
             match entry.session.deadline() {
                 Some((_, due)) if due > self.now => self.deadlines.set(key, due),
                 Some(_) | None => {
-                    entry.session.on_deadline(self.now, &self.shared.policy);
+                    entry.session.on_deadline(self.now, &self.policy);
                     self.queue(key);
                 }
             }

@@ -1,9 +1,9 @@
-//! The little that loops share with each other and with the main thread: the policy, the count of sessions, what the
-//! process is about, and a mailbox for each loop.
+//! The little that loops share with each other and with the main thread: the count of sessions, what the process is about,
+//! and a mailbox for each loop.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 use mio::net::TcpListener;
@@ -14,8 +14,6 @@ use crate::proto::session::Policy;
 /// What all loops share. Touched when a connection comes or goes, and when a signal came.
 #[derive(Debug)]
 pub struct Shared {
-    /// What sessions are judged by.
-    pub policy: Policy,
     /// Sessions over all loops, at most.
     pub sessions_max: usize,
     sessions: AtomicUsize,
@@ -36,13 +34,8 @@ pub enum Phase {
 impl Shared {
     /// Of a proxy that has no session yet.
     #[must_use]
-    pub fn new(policy: Policy, sessions_max: usize) -> Shared {
-        Shared {
-            policy,
-            sessions_max,
-            sessions: AtomicUsize::new(0),
-            phase: AtomicU8::new(Phase::Running as u8),
-        }
+    pub fn new(sessions_max: usize) -> Shared {
+        Shared { sessions_max, sessions: AtomicUsize::new(0), phase: AtomicU8::new(Phase::Running as u8) }
     }
 
     /// The first call asks all loops to drain, the second to quit. Wake them afterwards.
@@ -91,6 +84,8 @@ pub enum Message {
     ReopenLog,
     /// How names are resolved from now on; what is remembered of them is forgotten.
     Names(Box<NamesConfig>),
+    /// What sessions are judged by from now on. Tunnels and requests under way go on.
+    Policy(Arc<Policy>),
 }
 
 /// Where the main thread leaves messages for one loop, and what wakes it.

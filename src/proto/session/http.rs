@@ -64,6 +64,8 @@ pub(super) struct Http {
     pub(super) origin: Option<Box<Origin>>,
     /// What this client was allowed to reach for [`Session::target`], the last time.
     proof: Option<Proof>,
+    /// This exchange was judged by a policy that is no longer in force: it proves nothing for the next one.
+    outdated: bool,
 }
 
 /// Whether a request may be sent once more, if the upstream dies before the first byte of its answer.
@@ -122,6 +124,7 @@ impl Http {
             retry: Retry::Never,
             origin: None,
             proof: None,
+            outdated: false,
         }
     }
 
@@ -193,6 +196,12 @@ impl Http {
     /// Whatever was allowed is to be judged again.
     pub(super) fn forget_proof(&mut self) {
         self.proof = None;
+    }
+
+    /// Nor does this exchange prove anything for the next.
+    pub(super) fn outdate_proof(&mut self) {
+        self.forget_proof();
+        self.outdated = true;
     }
 
     /// How many bytes at the front of the ring belong to this request; it does without them.
@@ -318,7 +327,7 @@ impl Session {
         if let Some(proof) = proof {
             self.rule = proof.rule.take();
         } else {
-            match policy.rules.judge_name(self.client.ip(), target, Service::Http) {
+            match policy.rules.judge_name(self.who(), target, Service::Http) {
                 Early::Resolve(rule) => self.rule = rule,
                 Early::Refuse(refusal, rule) => {
                     self.rule = Some(rule);
@@ -347,9 +356,9 @@ impl Session {
     }
 
     fn judge(&self, origin: &Origin, policy: &Policy) -> Option<Verdict> {
-        let (client, target, address) = (self.client.ip(), self.target.as_ref()?, origin.address.ip());
+        let (target, address) = (self.target.as_ref()?, origin.address.ip());
         let completed = origin.completed.as_deref();
-        Some(policy.rules.judge_address(client, target, completed, address, Service::Http))
+        Some(policy.rules.judge_address(self.who(), target, completed, address, Service::Http))
     }
 
     /// The answer to [`super::Step::TakeIdle`]: a connection that leads to the target and that this client may use, if
@@ -382,7 +391,8 @@ impl Session {
         let origin = http.origin.get_or_insert_with(|| {
             Box::new(Origin { target: target.clone(), completed: completed.take(), address })
         });
-        http.proof = origin.completed.is_none().then_some(Proof { address, rule: None });
+        let proves = origin.completed.is_none() && !http.outdated;
+        http.proof = proves.then_some(Proof { address, rule: None });
         (self.up.sink, self.down.source) = (Sink::Open, Source::Open);
         self.state = State::Forwarding;
         self.enter(now, policy.timeouts.response_ms);

@@ -9,7 +9,7 @@ use crate::proto::failure::Failure;
 use crate::proto::relay::Ready;
 use crate::proto::reply::{ESTABLISHED, Refusal};
 use crate::proto::resolver::ResolveError;
-use crate::proto::rules::{Early, GUARD_RULE, Service, Verdict};
+use crate::proto::rules::{Early, GUARD_RULE, Service, Verdict, Who};
 use crate::proto::scan::{Scan, Scanned};
 use crate::proto::target::{Host, Target};
 use crate::proto::tick::Tick;
@@ -66,7 +66,8 @@ impl Session {
 
     pub(super) fn connect(&mut self, target: Target, now: Tick, policy: &Policy) {
         let target = self.target.insert(target);
-        match policy.rules.judge_name(self.client.ip(), target, Service::Connect) {
+        let who = Who { address: self.client.ip(), user: self.user.as_deref() };
+        match policy.rules.judge_name(who, target, Service::Connect) {
             Early::Resolve(rule) => {
                 self.rule = rule;
                 self.resolve(now, policy);
@@ -100,8 +101,8 @@ impl Session {
         let service = if self.http.is_some() { Service::Http } else { Service::Connect };
         let (State::Dialing(eyeballs), Some(target)) = (&mut self.state, &self.target) else { return };
         while let Some(address) = eyeballs.next_candidate(now) {
-            let (client, completed) = (self.client.ip(), self.completed.as_deref());
-            match policy.rules.judge_address(client, target, completed, address, service) {
+            let who = Who { address: self.client.ip(), user: self.user.as_deref() };
+            match policy.rules.judge_address(who, target, self.completed.as_deref(), address, service) {
                 Verdict::Allow(rule) => eyeballs.begin(SocketAddr::new(address, target.port), rule, now),
                 Verdict::Deny(refusal, rule) => eyeballs.note_denied(refusal, rule),
             }

@@ -171,6 +171,8 @@ impl EndReason {
 pub struct Record<'a> {
     /// The client's address.
     pub client: SocketAddr,
+    /// Whose credentials it has shown.
+    pub user: Option<&'a str>,
     /// What was asked for.
     pub request: Asked<'a>,
     /// The status sent to the client; `None` if it was sent none.

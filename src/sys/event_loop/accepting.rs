@@ -64,7 +64,7 @@ impl EventLoop {
     }
 
     pub(super) fn admit(&mut self, mut client: TcpStream, address: SocketAddr) {
-        let policy = &self.shared.policy;
+        let policy = &self.policy;
         let refusal = if !policy.rules.client_may(address.ip()) {
             Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE)))
         } else if !self.shared.admit() {
@@ -123,7 +123,7 @@ impl EventLoop {
                 | Step::CloseUpstream
                 | Step::TakeError(_) => return,
             };
-            session.report(step, outcome, self.now, &self.shared.policy);
+            session.report(step, outcome, self.now, &self.policy);
         }
     }
 }

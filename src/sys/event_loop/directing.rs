@@ -16,6 +16,13 @@ impl EventLoop {
                 Message::ReopenLog => self.access_log.reopen(),
                 Message::ForgetNames => self.names.flush(),
                 Message::Names(config) => self.names.reconfigure(*config),
+                Message::Policy(policy) => {
+                    self.upstreams.start_over(policy.timeouts.keepalive_ms);
+                    self.policy = policy;
+                    for (_, entry) in &mut self.sessions {
+                        entry.session.on_policy();
+                    }
+                }
             }
         }
     }
@@ -23,7 +30,7 @@ impl EventLoop {
     pub(super) fn follow_phase(&mut self) {
         self.phase = self.shared.phase();
         if self.phase == Phase::Draining && self.grace_over.is_none() {
-            self.grace_over = Some(self.now.after(self.shared.policy.timeouts.grace_ms));
+            self.grace_over = Some(self.now.after(self.policy.timeouts.grace_ms));
             for (_, listener) in &mut self.listeners {
                 // Who is in the queue has been promised a connection.
                 listener.ready = true;
@@ -50,7 +57,7 @@ impl EventLoop {
         for tell in [Session::on_grace_over, |session: &mut Session, _, _: &_| session.on_quit()] {
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
             for key in keys {
-                tell(&mut self.sessions[key].session, self.now, &self.shared.policy);
+                tell(&mut self.sessions[key].session, self.now, &self.policy);
                 self.queue(key);
             }
             for _ in 0..self.run_queue.len() {

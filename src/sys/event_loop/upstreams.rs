@@ -54,6 +54,12 @@ impl Upstreams {
         }
     }
 
+    /// Another policy is in force: none that was dialed under the last one is used again.
+    pub(super) fn start_over(&mut self, keep_ms: u64) {
+        self.close_idle();
+        self.idle.keep_for(keep_ms);
+    }
+
     /// The socket belongs to that session. Returns the token that it is to be registered with, once and for good.
     pub(super) fn own(&mut self, descriptor: RawFd, key: usize, place: u8) -> Token {
         let index = usize::try_from(descriptor).unwrap_or_default();
