@@ -53,7 +53,7 @@ BUGS = [
     ),
     (
         "the last cause wins instead of the first",
-        "src/proto/session.rs",
+        "src/proto/session/ending.rs",
         "self.end.get_or_insert(reason);",
         "self.end = Some(reason);",
     ),
@@ -95,7 +95,7 @@ BUGS = [
     ),
     (
         "a stream that is cut off looks complete",
-        "src/proto/session.rs",
+        "src/proto/session/ending.rs",
         "Some(_) | None => is_tunnel && (is_cut(&self.up) || is_cut(&self.down) || self.greeting_left > 0),",
         "Some(_) | None => false,",
     ),
@@ -107,7 +107,7 @@ BUGS = [
     ),
     (
         "an idle connection holds up the drain",
-        "src/proto/session.rs",
+        "src/proto/session/ending.rs",
         "self.deadline = self.deadline.min(now.after(DRAIN_IDLE_MS));",
         "",
     ),
@@ -202,7 +202,7 @@ HTTP_BUGS = [
     ),
     (
         "an answer whose chunks were taken away looks complete when it was cut",
-        "src/proto/session.rs",
+        "src/proto/session/ending.rs",
         "Some(http) if !is_tunnel => http.end_is_close && !http.awaits_head(),",
         "Some(_) if !is_tunnel => false,",
     ),

@@ -13,6 +13,10 @@ pub type RuleName = Cow<'static, str>;
 
 /// The name of what decides when [`Rules::client_may`] says no.
 pub const CLIENT_RULE: RuleName = Cow::Borrowed("client");
+/// The name of what decides when users are asked for and a request shows no credentials.
+pub const USERS_RULE: RuleName = Cow::Borrowed("users");
+/// Likewise, when the credentials are wrong: whoever watches the access log tells the two apart.
+pub const WRONG_LOGIN_RULE: RuleName = Cow::Borrowed("users:wrong");
 const DEFAULT_RULE: RuleName = Cow::Borrowed("default");
 /// The name of the guard.
 pub const GUARD_RULE: RuleName = Cow::Borrowed("guard");
