@@ -29,8 +29,10 @@ LAYERS = """
 5    sys/stream sys/watch sys/access_log sys/names
 5.2  sys/shared
 5.5  sys/accept sys/dial sys/signals sys/name_files
+5.6  sys/listening sys/settings
 5.8  sys/sockets
 6    sys/event_loop
+6.5  sys/supervisor
 7    main
 """
 # Maps hold declarations only (`mod`, `pub use`), so they stand outside the layers.

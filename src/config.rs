@@ -1,6 +1,9 @@
 //! Options and limits: the command line becomes a `Config`; every default and every limit stands here, with its unit in
 //! its name.
 
+mod given;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use crate::proto::eyeballs::Eyeballs;
@@ -13,13 +16,13 @@ use crate::proto::ring::RING_BYTES;
 use crate::proto::rules::{BadRule, DefaultAction, Ports, Rule, RuleSet, Rules, parse_net};
 use crate::proto::scan::MAX_HEAD_BYTES;
 use crate::proto::session::{Forwarded, Session, Timeouts};
-use getopts::{Matches, Options};
+use given::Given;
 use std::ffi::OsString;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 pub use usage::UsageError;
-use usage::wrong;
 
 /// Where the proxy listens when nothing is said.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -103,6 +106,8 @@ const _: () = assert!(MAX_TIMEOUT_S >= DEFAULT_IDLE_TIMEOUT_S);
 pub enum Command {
     /// Run the proxy.
     Run(Box<Config>),
+    /// Read everything that the proxy would read, say `ok` and exit 0.
+    CheckConfig(Box<Config>),
     /// Print this text, which ends in a line end, to stdout and exit 0.
     Print(String),
 }
@@ -176,6 +181,12 @@ pub struct Config {
     pub loops: usize,
     /// Clients and destinations; see [`Config::rules`].
     pub policy: RuleSet,
+    /// `--deny-file`, in order.
+    pub deny_files: Vec<PathBuf>,
+    /// `--allow-file`, in order.
+    pub allow_files: Vec<PathBuf>,
+    /// The htpasswd file; without one, everybody in [`RuleSet::clients`] may use the proxy.
+    pub users: Option<PathBuf>,
     /// Nameservers instead of those of `/etc/resolv.conf`.
     pub nameservers: Option<Vec<SocketAddr>>,
     /// The file with static names; without one, `/etc/hosts` if it is there.
@@ -205,6 +216,26 @@ impl Config {
     #[must_use]
     pub fn rules(&self, own_listeners: &[SocketAddr]) -> Rules {
         Rules::new(self.policy.clone(), own_listeners)
+    }
+
+    /// Takes over from the configuration in force what cannot change while the proxy runs. The options that would have.
+    #[must_use]
+    pub fn keep_fixed(&mut self, in_force: &Config) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        let mut keep = |differs: bool, option| {
+            if differs {
+                kept.push(option);
+            }
+        };
+        keep(self.loops != in_force.loops, "loops");
+        keep(self.max_sessions != in_force.max_sessions, "max-sessions");
+        keep(self.buffer_memory_bytes != in_force.buffer_memory_bytes, "buffer-memory");
+        keep(self.verbosity != in_force.verbosity, "verbose and --quiet");
+        self.loops = in_force.loops;
+        self.max_sessions = in_force.max_sessions;
+        self.buffer_memory_bytes = in_force.buffer_memory_bytes;
+        self.verbosity = in_force.verbosity;
+        kept
     }
 
     /// What is left of `--buffer-memory` for the rings of one loop.
@@ -250,23 +281,26 @@ impl Config {
         Err(UsageError::TooLittleMemory { needed, sessions: self.max_sessions, loops: self.loops })
     }
 
-    fn from_matches(given: &Matches) -> Result<Config, UsageError> {
+    fn from_given(given: &Given) -> Result<Config, UsageError> {
         let listen = listen(given)?;
-        let buffer_memory_bytes = match given.opt_str("buffer-memory") {
-            Some(text) => buffer_memory_bytes(&text)?,
+        let buffer_memory_bytes = match given.one("buffer-memory") {
+            Some(said) => buffer_memory_bytes(&said.text).map_err(|expected| given.wrong(said, expected))?,
             None => DEFAULT_BUFFER_MEMORY_BYTES,
         };
         let derived = usize::try_from(buffer_memory_bytes / BUFFER_BYTES_PER_SESSION).unwrap_or(MAX_SESSIONS);
         let max_sessions = number(given, "max-sessions", MAX_SESSIONS)?.unwrap_or(derived.min(MAX_SESSIONS));
         let nameservers = each(given, "nameserver", nameserver)?;
-        let times = |flag: &str| i8::try_from(given.opt_count(flag)).unwrap_or(i8::MAX);
+        let times = |flag: &str| i8::try_from(given.all(flag).count()).unwrap_or(i8::MAX);
         Ok(Config {
             policy: policy(given, &listen)?,
+            deny_files: files(given, "deny-file")?,
+            allow_files: files(given, "allow-file")?,
+            users: text(given, "users", A_FILE)?.map(PathBuf::from),
             listen,
             loops: number(given, "loops", MAX_LOOPS)?
                 .unwrap_or_else(|| one_per_core(buffer_memory_bytes, max_sessions)),
             nameservers: (!nameservers.is_empty()).then_some(nameservers),
-            hosts: text(given, "hosts", "a file")?.map(PathBuf::from),
+            hosts: text(given, "hosts", A_FILE)?.map(PathBuf::from),
             families: families(given)?,
             sources: sources(given)?,
             max_sessions,
@@ -281,43 +315,54 @@ impl Config {
                 half_open_ms: timeout_ms(given, "half-open-timeout", DEFAULT_HALF_OPEN_TIMEOUT_S)?,
                 grace_ms: timeout_ms(given, "grace", DEFAULT_GRACE_S)?,
             },
-            access_log: match text(given, "access-log", "a file, - for stdout, or off")?.as_deref() {
+            access_log: match text(given, "access-log", "a file, - for stdout, or off")? {
                 None | Some("-") => AccessLogTarget::Stdout,
                 Some("off") => AccessLogTarget::Off,
                 Some(file) => AccessLogTarget::File(PathBuf::from(file)),
             },
             via: via(given)?,
-            forwarded: if given.opt_present("forwarded") { Forwarded::Added } else { Forwarded::Omitted },
+            forwarded: if given.has("forwarded") { Forwarded::Added } else { Forwarded::Omitted },
             verbosity: times("verbose").saturating_sub(times("quiet")),
         })
     }
 }
 
-/// Reads the command line, **without** the program's name in front.
+/// Reads the command line, **without** the program's name in front, and the file of `--config`, if it names one, by means of
+/// `read_file`. Options of the command line win over those of the file; repeatable ones add up.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn from_args<I: IntoIterator<Item = OsString>>(args: I) -> Result<Command, UsageError> {
+pub fn from_args<I: IntoIterator<Item = OsString>>(
+    args: I,
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Command, UsageError> {
     let words: Result<Vec<String>, OsString> = args.into_iter().map(OsString::into_string).collect();
     let words = words.map_err(|word| UsageError::NotUtf8 { word: word.to_string_lossy().into_owned() })?;
-    let given = options().parse(words)?;
-    if given.opt_present("help") {
+    let mut given = Given::from_words(words)?;
+    if given.has("help") {
         return Ok(Command::Print(usage::help()));
     }
-    if given.opt_present("version") {
+    if given.has("version") {
         return Ok(Command::Print(format!("adit {}\n", env!("CARGO_PKG_VERSION"))));
     }
+    if let Some(file) = text(&given, "config", A_FILE)?.map(str::to_owned) {
+        let content = read_file(Path::new(&file))
+            .map_err(|error| UsageError::Unreadable { file: file.clone(), error: error.to_string() })?;
+        given.add_file(&file, &content)?;
+    }
     // Values come first: a word left over is often the value of an option that has taken another one.
-    let config = Config::from_matches(&given)?.with_enough_memory()?;
+    let config = Box::new(Config::from_given(&given)?.with_enough_memory()?);
     if let Some(word) = given.free.first() {
         return Err(UsageError::Stray { word: word.clone() });
     }
-    Ok(Command::Run(Box::new(config)))
+    Ok(if given.has("check-config") { Command::CheckConfig(config) } else { Command::Run(config) })
 }
 
 /// Short name (or none), long name; each may stand once and takes a value.
-const ONCE: [(&str, &str); 18] = [
+const ONCE: [(&str, &str); 20] = [
+    ("c", "config"),
     ("n", "loops"),
+    ("", "users"),
     ("", "default"),
     ("", "connect-port"),
     ("", "http-port"),
@@ -337,58 +382,63 @@ const ONCE: [(&str, &str); 18] = [
     ("", "via"),
 ];
 /// Likewise; each may be repeated and takes a value.
-const REPEATABLE: [(&str, &str); 6] =
-    [("l", "listen"), ("", "client"), ("", "allow"), ("", "deny"), ("", "nameserver"), ("", "bind")];
+const REPEATABLE: [(&str, &str); 8] = [
+    ("l", "listen"),
+    ("", "client"),
+    ("", "allow"),
+    ("", "deny"),
+    ("", "allow-file"),
+    ("", "deny-file"),
+    ("", "nameserver"),
+    ("", "bind"),
+];
 /// Likewise; each may be repeated and takes none.
-const FLAGS: [(&str, &str); 5] =
-    [("", "forwarded"), ("v", "verbose"), ("q", "quiet"), ("h", "help"), ("V", "version")];
+const FLAGS: [(&str, &str); 6] = [
+    ("", "forwarded"),
+    ("v", "verbose"),
+    ("q", "quiet"),
+    ("", "check-config"),
+    ("h", "help"),
+    ("V", "version"),
+];
 
-fn options() -> Options {
-    let mut options = Options::new();
-    for (short, long) in ONCE {
-        options.optopt(short, long, "", "");
-    }
-    for (short, long) in REPEATABLE {
-        options.optmulti(short, long, "", "");
-    }
-    for (short, long) in FLAGS {
-        options.optflagmulti(short, long, "");
-    }
-    options
-}
+const A_FILE: &str = "a file";
 
 /// Every value of a repeatable option.
 fn each<T>(
-    given: &Matches,
+    given: &Given,
     option: &'static str,
     read: impl Fn(&str) -> Result<T, &'static str>,
 ) -> Result<Vec<T>, UsageError> {
-    let values = given.opt_strs(option);
-    values.iter().map(|value| read(value).map_err(|expected| wrong(option, value, expected))).collect()
+    given.all(option).map(|said| read(&said.text).map_err(|expected| given.wrong(said, expected))).collect()
 }
 
 /// A text that is not empty.
-fn text(given: &Matches, option: &'static str, expected: &'static str) -> Result<Option<String>, UsageError> {
-    match given.opt_str(option) {
-        Some(value) if value.is_empty() => Err(wrong(option, &value, expected)),
-        value => Ok(value),
+fn text<'a>(given: &'a Given, option: &str, expected: &str) -> Result<Option<&'a str>, UsageError> {
+    match given.one(option) {
+        Some(said) if said.text.is_empty() => Err(given.wrong(said, expected)),
+        said => Ok(said.map(|said| &*said.text)),
     }
+}
+
+fn files(given: &Given, option: &'static str) -> Result<Vec<PathBuf>, UsageError> {
+    each(given, option, |file| if file.is_empty() { Err(A_FILE) } else { Ok(PathBuf::from(file)) })
 }
 
 /// A number from 1 to `most`, in plain digits.
-fn number(given: &Matches, option: &'static str, most: usize) -> Result<Option<usize>, UsageError> {
-    let Some(value) = given.opt_str(option) else { return Ok(None) };
-    match digits(&value).and_then(|number| usize::try_from(number).ok()) {
+fn number(given: &Given, option: &str, most: usize) -> Result<Option<usize>, UsageError> {
+    let Some(said) = given.one(option) else { return Ok(None) };
+    match digits(&said.text).and_then(|number| usize::try_from(number).ok()) {
         Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
-        Some(_) | None => Err(wrong(option, &value, format!("a number from 1 to {most}"))),
+        Some(_) | None => Err(given.wrong(said, format!("a number from 1 to {most}"))),
     }
 }
 
-fn timeout_ms(given: &Matches, option: &'static str, default_s: u64) -> Result<u64, UsageError> {
-    let Some(value) = given.opt_str(option) else { return Ok(default_s * 1000) };
-    match digits(&value) {
+fn timeout_ms(given: &Given, option: &str, default_s: u64) -> Result<u64, UsageError> {
+    let Some(said) = given.one(option) else { return Ok(default_s * 1000) };
+    match digits(&said.text) {
         Some(seconds) if (1..=MAX_TIMEOUT_S).contains(&seconds) => Ok(seconds * 1000),
-        Some(_) | None => Err(wrong(option, &value, format!("whole seconds from 1 to {MAX_TIMEOUT_S}"))),
+        Some(_) | None => Err(given.wrong(said, format!("whole seconds from 1 to {MAX_TIMEOUT_S}"))),
     }
 }
 
@@ -397,31 +447,41 @@ fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
 }
 
-fn families(given: &Matches) -> Result<Families, UsageError> {
-    match given.opt_str("family").as_deref() {
-        None | Some("any") => Ok(Families::Any),
-        Some("4") => Ok(Families::Only4),
-        Some("6") => Ok(Families::Only6),
-        Some(other) => Err(wrong("family", other, "any, 4 or 6")),
+/// One of a few words.
+fn choice<T: Copy>(
+    given: &Given,
+    option: &str,
+    choices: &[(&str, T)],
+    expected: &str,
+) -> Result<Option<T>, UsageError> {
+    let Some(said) = given.one(option) else { return Ok(None) };
+    match choices.iter().find(|(word, _)| *word == said.text) {
+        Some((_, choice)) => Ok(Some(*choice)),
+        None => Err(given.wrong(said, expected)),
     }
 }
 
-fn sources(given: &Matches) -> Result<Sources, UsageError> {
+fn families(given: &Given) -> Result<Families, UsageError> {
+    let choices = [("any", Families::Any), ("4", Families::Only4), ("6", Families::Only6)];
+    Ok(choice(given, "family", &choices, "any, 4 or 6")?.unwrap_or(Families::Any))
+}
+
+fn sources(given: &Given) -> Result<Sources, UsageError> {
     let mut sources = Sources::default();
-    for value in given.opt_strs("bind") {
-        let taken = match value.parse() {
+    for said in given.all("bind") {
+        let taken = match said.text.parse() {
             Ok(IpAddr::V4(address)) => sources.v4.replace(address).is_some(),
             Ok(IpAddr::V6(address)) => sources.v6.replace(address).is_some(),
-            Err(_) => return Err(wrong("bind", &value, "an address of this machine, IPv6 without brackets")),
+            Err(_) => return Err(given.wrong(said, "an address of this machine, IPv6 without brackets")),
         };
         if taken {
-            return Err(wrong("bind", &value, "one address for each family"));
+            return Err(given.wrong(said, "one address for each family"));
         }
     }
     Ok(sources)
 }
 
-fn buffer_memory_bytes(value: &str) -> Result<u64, UsageError> {
+fn buffer_memory_bytes(value: &str) -> Result<u64, &'static str> {
     let (number, shift) = match value.as_bytes().last() {
         Some(b'K' | b'k') => (value.get(..value.len() - 1), 10),
         Some(b'M' | b'm') => (value.get(..value.len() - 1), 20),
@@ -431,9 +491,7 @@ fn buffer_memory_bytes(value: &str) -> Result<u64, UsageError> {
     let bytes = number.and_then(digits).and_then(|number| number.checked_mul(1 << shift));
     match bytes {
         Some(bytes) if (MIN_BUFFER_MEMORY_BYTES..=MAX_BUFFER_MEMORY_BYTES).contains(&bytes) => Ok(bytes),
-        Some(_) | None => {
-            Err(wrong("buffer-memory", value, "bytes from 2M to 1024G, like 67108864, 65536K or 64M"))
-        }
+        Some(_) | None => Err("bytes from 2M to 1024G, like 67108864, 65536K or 64M"),
     }
 }
 
@@ -454,14 +512,16 @@ fn idle_connections(buffer_memory_bytes: u64, loops: u64) -> u64 {
     (buffer_memory_bytes / 64 / loops / IDLE_BYTES as u64).clamp(fewest, most)
 }
 
-fn listen(given: &Matches) -> Result<Vec<SocketAddr>, UsageError> {
+fn listen(given: &Given) -> Result<Vec<SocketAddr>, UsageError> {
     const EXPECTED: &str = "ADDR:PORT like 127.0.0.1:8080 or [::]:8080";
-    let listen = each(given, "listen", |value| value.parse::<SocketAddr>().map_err(|_| EXPECTED))?;
-    for (nth, address) in listen.iter().enumerate() {
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for said in given.all("listen") {
+        let address: SocketAddr = said.text.parse().map_err(|_| given.wrong(said, EXPECTED))?;
         // Port 0 is another port each time.
-        if address.port() != 0 && listen.iter().take(nth).any(|before| before == address) {
-            return Err(wrong("listen", &address.to_string(), "each address once"));
+        if address.port() != 0 && listen.contains(&address) {
+            return Err(given.wrong(said, "each address once"));
         }
+        listen.push(address);
     }
     Ok(if listen.is_empty() { vec![DEFAULT_LISTEN] } else { listen })
 }
@@ -474,41 +534,40 @@ fn nameserver(value: &str) -> Result<SocketAddr, &'static str> {
     }
 }
 
-fn via(given: &Matches) -> Result<Via, UsageError> {
+fn via(given: &Given) -> Result<Via, UsageError> {
     const EXPECTED: &str = "a name of at most 64 letters, digits and !#$%&'*+-.^_`|~ without spaces, or off";
     const _: () = assert!(MAX_VIA_BYTES == 64, "as the text says");
-    match text(given, "via", EXPECTED)? {
-        None => Ok(Via::Name(DEFAULT_VIA.into())),
-        Some(value) if value == "off" => Ok(Via::Off),
-        Some(value) if value.len() <= MAX_VIA_BYTES && value.bytes().all(is_token_byte) => {
-            Ok(Via::Name(value.into_boxed_str()))
+    let Some(said) = given.one("via") else { return Ok(Via::Name(DEFAULT_VIA.into())) };
+    match &*said.text {
+        "off" => Ok(Via::Off),
+        name if (1..=MAX_VIA_BYTES).contains(&name.len()) && name.bytes().all(is_token_byte) => {
+            Ok(Via::Name(name.into()))
         }
-        Some(value) => Err(wrong("via", &value, EXPECTED)),
+        _ => Err(given.wrong(said, EXPECTED)),
     }
 }
 
-fn policy(given: &Matches, listen: &[SocketAddr]) -> Result<RuleSet, UsageError> {
+fn policy(given: &Given, listen: &[SocketAddr]) -> Result<RuleSet, UsageError> {
     let rule = |text: &str| Rule::parse(text).map_err(BadRule::expected);
     let clients = each(given, "client", |text| parse_net(text).map_err(BadRule::expected))?;
+    let defaults = [("allow", DefaultAction::Allow), ("deny", DefaultAction::Deny)];
     Ok(RuleSet {
         clients: if clients.is_empty() { default_clients(listen) } else { clients },
         deny: each(given, "deny", rule)?,
         allow: each(given, "allow", rule)?,
         connect_ports: ports(given, "connect-port", DEFAULT_CONNECT_PORTS)?,
         http_ports: ports(given, "http-port", DEFAULT_HTTP_PORTS)?,
-        default: match given.opt_str("default").as_deref() {
-            None | Some("allow") => DefaultAction::Allow,
-            Some("deny") => DefaultAction::Deny,
-            Some(value) => return Err(wrong("default", value, "allow or deny")),
-        },
+        default: choice(given, "default", &defaults, "allow or deny")?.unwrap_or(DefaultAction::Allow),
     })
 }
 
-fn ports(given: &Matches, option: &'static str, default: &str) -> Result<Ports, UsageError> {
-    let value = given.opt_str(option);
-    let value = value.as_deref().unwrap_or(default);
-    let expected = "ports from 1 to 65535 like 443 or 443,8000-8999, or any";
-    Ports::parse(value).map_err(|_| wrong(option, value, expected))
+fn ports(given: &Given, option: &str, default: &str) -> Result<Ports, UsageError> {
+    const EXPECTED: &str = "ports from 1 to 65535 like 443 or 443,8000-8999, or any";
+    match given.one(option) {
+        Some(said) => Ports::parse(&said.text).map_err(|_| given.wrong(said, EXPECTED)),
+        // Tested to be fine.
+        None => Ok(Ports::parse(default).unwrap_or_else(|_| Ports::only(&[]))),
+    }
 }
 
 /// Loopback; private networks too once the proxy listens elsewhere. Never more, unless `--client` says so.
@@ -518,338 +577,4 @@ fn default_clients(listen: &[SocketAddr]) -> Vec<Net> {
         clients.extend(PRIVATE);
     }
     clients
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-    use crate::proto::rules::{Service, Verdict, Who};
-    use crate::proto::target::Target;
-
-    fn command(args: &[&str]) -> Result<Command, UsageError> {
-        from_args(args.iter().map(OsString::from))
-    }
-
-    fn config(args: &[&str]) -> Config {
-        match command(args) {
-            Ok(Command::Run(config)) => *config,
-            other => panic!("{args:?}: {other:?}"),
-        }
-    }
-
-    fn error(args: &[&str]) -> String {
-        match command(args) {
-            Err(error) => error.to_string(),
-            Ok(command) => panic!("{args:?}: {command:?}"),
-        }
-    }
-
-    fn printed(args: &[&str]) -> String {
-        match command(args) {
-            Ok(Command::Print(text)) => text,
-            other => panic!("{args:?}: {other:?}"),
-        }
-    }
-
-    fn client_may(config: &Config, client: &str) -> bool {
-        config.rules(&[]).client_may(client.parse().unwrap())
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_contract() {
-        let config = config(&[]);
-        assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
-        assert!((1..=MAX_LOOPS).contains(&config.loops));
-        assert_eq!(config.nameservers, None);
-        assert_eq!(config.hosts, None);
-        assert_eq!(config.buffer_memory_bytes, 64 * 1024 * 1024);
-        assert_eq!(config.max_sessions, 10_922);
-        let timeouts = Timeouts {
-            head_ms: 10_000,
-            resolve_ms: 5_000,
-            dial_ms: 10_000,
-            response_ms: 60_000,
-            keepalive_ms: 60_000,
-            idle_ms: 900_000,
-            half_open_ms: 60_000,
-            grace_ms: 30_000,
-        };
-        assert_eq!(config.timeouts, timeouts);
-        assert_eq!(config.access_log, AccessLogTarget::Stdout);
-        assert_eq!(config.via, Via::Name("adit".into()));
-        assert_eq!(config.verbosity, 0);
-        assert_eq!(config.policy.default, DefaultAction::Allow);
-        assert_eq!(config.policy.connect_ports, Ports::parse("443").unwrap());
-        assert_eq!(config.policy.http_ports, Ports::parse("80,1024-65535").unwrap());
-        assert_eq!(config.forwarded, Forwarded::Omitted);
-    }
-
-    #[test]
-    fn it_is_never_an_open_proxy_by_accident() {
-        let local = config(&["-l", "127.0.0.1:1", "-l", "[::1]:1", "-l", "127.3.2.1:1"]);
-        for (client, may) in [("127.0.0.1", true), ("127.5.5.5", true), ("::1", true), ("10.0.0.1", false)] {
-            assert_eq!(client_may(&local, client), may, "{client}");
-        }
-        for listen in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:8080", "203.0.113.1:8080"] {
-            let config = config(&["-l", "127.0.0.1:1", "-l", listen]);
-            for (client, may) in [
-                ("127.0.0.1", true),
-                ("::1", true),
-                ("10.9.9.9", true),
-                ("::ffff:192.168.1.1", true),
-                ("172.31.0.1", true),
-                ("169.254.0.1", true),
-                ("fd00::1", true),
-                ("fe80::1", true),
-                ("100.64.0.1", false),
-                ("8.8.8.8", false),
-                ("2606::1", false),
-                ("172.32.0.1", false),
-            ] {
-                assert_eq!(client_may(&config, client), may, "{listen} {client}");
-            }
-        }
-        let said = config(&["-l", "0.0.0.0:1", "--client", "192.0.2.0/24", "--client", "2001:db8::/32"]);
-        for (client, may) in
-            [("192.0.2.1", true), ("2001:db8::1", true), ("127.0.0.1", false), ("10.0.0.1", false)]
-        {
-            assert_eq!(client_may(&said, client), may, "{client}");
-        }
-        assert!(client_may(&config(&["--client", "0.0.0.0/0"]), "8.8.8.8"));
-    }
-
-    #[test]
-    fn all_options_together() {
-        let config = config(&[
-            "-l",
-            "0.0.0.0:8080",
-            "--listen=[::1]:0",
-            "-n4",
-            "--client=10.0.0.0/8",
-            "--allow",
-            "10.0.0.0/8:22",
-            "--deny",
-            ".example.com from 10.0.0.0/24",
-            "--default",
-            "deny",
-            "--connect-port",
-            "443,8000-8999",
-            "--http-port",
-            "80",
-            "--nameserver",
-            "192.0.2.53",
-            "--nameserver",
-            "2001:db8::53",
-            "--nameserver",
-            "[2001:db8::54]:5353",
-            "--nameserver",
-            "127.0.0.1:5300",
-            "--hosts",
-            "/tmp/hosts",
-            "--max-sessions",
-            "1000",
-            "--buffer-memory",
-            "8M",
-            "--head-timeout",
-            "1",
-            "--resolve-timeout",
-            "2",
-            "--dial-timeout",
-            "3",
-            "--response-timeout",
-            "6",
-            "--keepalive-timeout",
-            "7",
-            "--idle-timeout",
-            "4",
-            "--half-open-timeout",
-            "5",
-            "--grace",
-            "86400",
-            "--access-log",
-            "/tmp/access",
-            "--via",
-            "box.example",
-            "--forwarded",
-            "-vv",
-            "-q",
-            "--verbose",
-        ]);
-        assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap(), "[::1]:0".parse().unwrap()]);
-        assert_eq!((config.loops, config.max_sessions, config.buffer_memory_bytes), (4, 1000, 8 << 20));
-        let nameservers = ["192.0.2.53:53", "[2001:db8::53]:53", "[2001:db8::54]:5353", "127.0.0.1:5300"];
-        assert_eq!(config.nameservers, Some(nameservers.iter().map(|text| text.parse().unwrap()).collect()));
-        let timeouts = Timeouts {
-            head_ms: 1_000,
-            resolve_ms: 2_000,
-            dial_ms: 3_000,
-            response_ms: 6_000,
-            keepalive_ms: 7_000,
-            idle_ms: 4_000,
-            half_open_ms: 5_000,
-            grace_ms: 86_400_000,
-        };
-        assert_eq!(config.timeouts, timeouts);
-        assert_eq!(config.hosts, Some(PathBuf::from("/tmp/hosts")));
-        assert_eq!(config.access_log, AccessLogTarget::File("/tmp/access".into()));
-        assert_eq!(config.via.proxy_status_name(), "box.example");
-        assert_eq!(config.via.field_name(), Some("box.example"));
-        assert_eq!(config.forwarded, Forwarded::Added);
-        assert_eq!(config.verbosity, 2);
-        let rules = config.rules(&["10.0.0.1:22".parse().unwrap()]);
-        let judge_for = |service: Service, target: &str, address: &str| {
-            let target = Target::from_authority(target.as_bytes()).unwrap();
-            let who = Who { address: "10.0.0.9".parse().unwrap(), user: None };
-            let address = address.parse().unwrap();
-            match rules.judge_address(who, &target, None, address, service) {
-                Verdict::Allow(rule) => format!("+{rule}"),
-                Verdict::Deny(_, rule) => format!("-{rule}"),
-            }
-        };
-        let judge = |target: &str, address: &str| judge_for(Service::Connect, target, address);
-        assert_eq!(judge("a.test:22", "10.0.0.2"), "+allow:10.0.0.0/8:22");
-        assert_eq!(judge("a.test:22", "10.0.0.1"), "-guard");
-        assert_eq!(judge("www.example.com:22", "10.0.0.2"), "-deny:.example.com_from_10.0.0.0/24");
-        assert_eq!(judge("a.test:8001", "8.8.8.8"), "-default");
-        assert_eq!(judge("a.test:444", "8.8.8.8"), "-connect-port");
-        assert_eq!(judge_for(Service::Http, "a.test:80", "8.8.8.8"), "-default");
-        assert_eq!(judge_for(Service::Http, "a.test:8001", "8.8.8.8"), "-http-port");
-    }
-
-    #[test]
-    fn wrong_values_name_the_option_the_value_and_what_was_expected() {
-        const TOO_LONG: &str = "a2345678901234567890123456789012345678901234567890123456789012345";
-        let cases = [
-            ("listen", "8080", "ADDR:PORT"),
-            ("listen", "localhost:8080", "ADDR:PORT"),
-            ("listen", "::1:8080", "ADDR:PORT"),
-            ("listen", ":8080", "ADDR:PORT"),
-            ("loops", "0", "1 to 256"),
-            ("loops", "257", "1 to 256"),
-            ("loops", "+1", "1 to 256"),
-            ("loops", "", "1 to 256"),
-            ("client", "10.0.0.1/8", "no bits behind the prefix"),
-            ("client", "a.test", "an address or a network"),
-            ("allow", "*.a.test", ".example.com"),
-            ("allow", "a.test user alice", "users come with a later version"),
-            ("deny", "2130706433", "a name"),
-            ("deny", "", "a destination"),
-            ("default", "maybe", "allow or deny"),
-            ("connect-port", "0", "ports from 1"),
-            ("connect-port", "https", "any"),
-            ("http-port", "", "ports from 1"),
-            ("http-port", "80,", "any"),
-            ("nameserver", "dns.test", "ADDR"),
-            ("nameserver", "192.0.2.1:0", "ADDR"),
-            ("hosts", "", "a file"),
-            ("max-sessions", "0", "1 to 1000000"),
-            ("max-sessions", "1000001", "1 to 1000000"),
-            ("buffer-memory", "2047K", "from 2M"),
-            ("buffer-memory", "0", "from 2M"),
-            ("buffer-memory", "M", "from 2M"),
-            ("buffer-memory", "1025G", "from 2M"),
-            ("buffer-memory", "99999999999999999999G", "from 2M"),
-            ("buffer-memory", "17179869184G", "from 2M"),
-            ("buffer-memory", "1\u{b5}", "from 2M"),
-            ("buffer-memory", "64MB", "from 2M"),
-            ("head-timeout", "0", "1 to 86400"),
-            ("resolve-timeout", "86401", "1 to 86400"),
-            ("dial-timeout", "1.5", "1 to 86400"),
-            ("response-timeout", "0", "1 to 86400"),
-            ("keepalive-timeout", "", "1 to 86400"),
-            ("idle-timeout", "10s", "1 to 86400"),
-            ("half-open-timeout", "-1", "1 to 86400"),
-            ("grace", "99999999999999999999", "1 to 86400"),
-            ("access-log", "", "off"),
-            ("via", "", "off"),
-            ("via", "two words", "off"),
-            ("via", TOO_LONG, "at most 64"),
-        ];
-        for (option, value, expected) in cases {
-            let said = error(&[&format!("--{option}={value}")]);
-            assert!(said.contains(&format!("--{option}: {value:?}")), "{option} {value}: {said}");
-            assert!(said.contains("expected ") && said.contains(expected), "{option} {value}: {said}");
-        }
-        assert!(error(&["--via", "a\nb"]).contains("\"a\\nb\""), "one line");
-        assert!(error(&["-l", "[::1]:80", "-l", "[::1]:80"]).contains("each address once"));
-        assert_eq!(config(&["-l", "[::1]:0", "-l", "[::1]:0"]).listen.len(), 2);
-    }
-
-    #[test]
-    fn what_comes_later_is_unknown() {
-        for later in [
-            "config",
-            "users",
-            "allow-file",
-            "deny-file",
-            "max-sessions-per-client",
-            "log-format",
-            "check-config",
-        ] {
-            assert!(
-                error(&[&format!("--{later}"), "x"]).contains(&format!("unknown option --{later} ")),
-                "{later}"
-            );
-        }
-        assert!(error(&["-c", "x"]).contains("unknown option -c "));
-        assert_eq!(error(&["--grace"]), "option --grace needs a value");
-        assert_eq!(error(&["--grace", "1", "--grace", "1"]), "option --grace is given more than once");
-        assert_eq!(error(&["--quiet=x"]), "option --quiet takes no value");
-        assert!(error(&["check", "a.test"]).starts_with("\"check\" belongs to no option"));
-    }
-
-    #[test]
-    fn small_choices() {
-        for (text, bytes) in [("2M", 2 << 20), ("2097152", 2 << 20), ("4096k", 4 << 20), ("1G", 1 << 30)] {
-            assert_eq!(config(&["--buffer-memory", text]).buffer_memory_bytes, bytes, "{text}");
-        }
-        assert_eq!(config(&["--buffer-memory", "2M"]).max_sessions, 341);
-        assert_eq!(config(&["--buffer-memory", "1024G"]).max_sessions, MAX_SESSIONS);
-        assert_eq!(config(&["--access-log", "off"]).access_log, AccessLogTarget::Off);
-        assert_eq!(config(&["--access-log", "-"]).access_log, AccessLogTarget::Stdout);
-        let off = config(&["--via", "off"]).via;
-        assert_eq!((off.proxy_status_name(), off.field_name(), &off), ("adit", None, &Via::Off));
-        let longest = "a".repeat(MAX_VIA_BYTES);
-        assert_eq!(config(&["--via", &longest]).via.field_name(), Some(&*longest));
-        assert_eq!(config(&["-qqq"]).verbosity, -3);
-    }
-
-    #[test]
-    fn idle_connections_are_a_small_part_of_the_memory() {
-        for (memory, loops, idle) in [
-            ("2M", "1", 42),
-            ("4M", "4", 21),
-            ("64M", "1", 512),
-            ("64M", "4", 341),
-            ("64M", "8", 170),
-            ("64M", "64", 21),
-            ("1G", "4", 512),
-        ] {
-            let config = config(&["--buffer-memory", memory, "-n", loops, "--max-sessions", "100"]);
-            assert_eq!(config.idle_connections_per_loop(), idle, "{memory} {loops}");
-            assert_eq!(config.idle_connections_per_origin(), idle / 2, "{memory} {loops}");
-        }
-    }
-
-    #[test]
-    fn the_least_memory_suffices_for_one_loop_and_its_sessions() {
-        let config = config(&["--buffer-memory", "2M", "-n", "1"]);
-        assert!(config.ring_bytes_per_loop() >= MIN_RINGS_PER_LOOP * RING_BYTES as u64);
-        assert!(error(&["--buffer-memory", "2M", "-n", "1", "--max-sessions", "513"]).contains("at least"));
-    }
-
-    #[test]
-    fn help_and_version_are_printed_whatever_else_stands_there() {
-        let help = printed(&["--loops", "x", "-h"]);
-        for (short, long) in ONCE.iter().chain(&REPEATABLE).chain(&FLAGS) {
-            assert!(help.contains(&format!("--{long} ")), "--{long}");
-            assert!(short.is_empty() || help.contains(&format!("  -{short}, --{long}")), "-{short}");
-        }
-        assert!(help.ends_with('\n') && help.is_ascii());
-        for line in help.lines() {
-            assert!(line.len() <= 84, "{line}");
-        }
-        assert_eq!(printed(&["--version"]), format!("adit {}\n", env!("CARGO_PKG_VERSION")));
-    }
 }

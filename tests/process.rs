@@ -79,7 +79,6 @@ fn wrong_calls_name_the_option_and_exit_2() {
         (&["-x"], "'x'|-x"),
         (&["surplus"], "surplus"),
         // Of later versions: not accepted silently.
-        (&["--config", "file"], "config"),
         (&["-c", "file"], "'c'|-c"),
         (&["--users", "file"], "users"),
         (&["--allow-file", "file"], "allow-file"),

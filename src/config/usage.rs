@@ -45,6 +45,32 @@ pub enum UsageError {
         /// As asked for, or one for each core.
         loops: usize,
     },
+    /// A word of the file of `--config` that is no option.
+    UnknownInFile {
+        /// As given.
+        word: String,
+    },
+    /// An option that makes sense on the command line only.
+    NotInFile {
+        /// Without its dashes.
+        option: &'static str,
+    },
+    /// The file of `--config` cannot be read: the only one that is the system's fault and not the caller's.
+    Unreadable {
+        /// As given.
+        file: String,
+        /// The system's word.
+        error: String,
+    },
+    /// Something of the above, in the file of `--config`.
+    InFile {
+        /// As given.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What.
+        error: Box<UsageError>,
+    },
     /// A word that is not text.
     NotUtf8 {
         /// As far as it is.
@@ -55,6 +81,14 @@ pub enum UsageError {
         /// As given.
         word: String,
     },
+}
+
+impl UsageError {
+    /// Whether whoever called is to blame, and not the system.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, UsageError::Unreadable { .. })
+    }
 }
 
 impl fmt::Display for UsageError {
@@ -72,6 +106,17 @@ impl fmt::Display for UsageError {
                 f,
                 "--max-sessions {sessions} and --loops {loops} need a --buffer-memory of at least {needed} bytes"
             ),
+            UsageError::UnknownInFile { word } => {
+                write!(
+                    f,
+                    "{word:?} is no option: one stands on each line, as in --help but without dashes: grace 30"
+                )
+            }
+            UsageError::NotInFile { option } => {
+                write!(f, "option --{option} is for the command line only")
+            }
+            UsageError::Unreadable { file, error } => write!(f, "cannot read {file}: {error}"),
+            UsageError::InFile { file, line, error } => write!(f, "{file}:{line}: {error}"),
             UsageError::NotUtf8 { word } => write!(f, "{word:?} is not UTF-8"),
             UsageError::Stray { word } => {
                 write!(f, "{word:?} belongs to no option: all settings are options (see adit --help)")
@@ -100,10 +145,6 @@ impl From<Fail> for UsageError {
     }
 }
 
-pub(super) fn wrong(option: &'static str, value: &str, expected: impl Into<String>) -> UsageError {
-    UsageError::Wrong { option, value: value.to_owned(), expected: expected.into() }
-}
-
 /// The text of `--help`.
 pub(super) fn help() -> String {
     format!(
@@ -113,6 +154,11 @@ adit {version}: a small, strict HTTP forward proxy: CONNECT tunnels and plain HT
 Usage: adit [OPTIONS]                                        [defaults in brackets]
   Try it with: curl -x http://{listen} https://example.org/
 
+  -c, --config FILE           read options from FILE too: one a line, without the
+                              dashes (grace 30), # starts a comment; the command
+                              line wins, repeatable options add up
+      --check-config          read everything, say ok (or what is wrong) and exit
+
 Listening
   -l, --listen ADDR:PORT      listen here; repeatable; [::]:8080 is dual stack,
                               port 0 lets the system pick one [{listen}]
@@ -121,8 +167,11 @@ Listening
 Who may use it, and where they may go
       --client NET            addresses that may use the proxy; repeatable
                               [loopback; with another --listen also private]
+      --users FILE            htpasswd file: clients must show a user and password
       --allow DEST            destinations to allow; repeatable
       --deny DEST             destinations to deny; repeatable
+      --allow-file FILE, --deny-file FILE
+                              a DEST on each line, or hosts-file lines; repeatable
       --default ACTION        allow or deny, when no rule matches [allow]
       --connect-port PORTS    ports CONNECT may reach: 443,8000-8999 or any
                               [{connect_ports}]

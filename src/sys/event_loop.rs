@@ -79,6 +79,16 @@ pub struct LoopConfig {
 struct Listener {
     socket: TcpListener,
     ready: bool,
+    /// It closes once its queue is served.
+    leaving: bool,
+}
+
+impl Listener {
+    fn leave(&mut self) {
+        self.leaving = true;
+        // Who is in the queue has been promised a connection.
+        self.ready = true;
+    }
 }
 
 struct Entry {
@@ -168,7 +178,7 @@ impl EventLoop {
         let slot = self.listeners.vacant_entry();
         let token = Token(LISTENER_TOKEN + slot.key());
         self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
-        slot.insert(Listener { socket, ready: false });
+        slot.insert(Listener { socket, ready: false, leaving: false });
         Ok(())
     }
 

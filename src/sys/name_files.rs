@@ -12,7 +12,7 @@ use crate::proto::hosts::Hosts;
 use crate::proto::resolv_conf::ResolvConf;
 
 /// Which files, and what does not come from files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     /// `/etc/resolv.conf`. It may be missing at the start.
     pub resolv_conf: PathBuf,
@@ -81,10 +81,10 @@ impl NameFiles {
         }
     }
 
-    /// The files, for [`Watch::new`](super::watch::Watch::new).
+    /// Whether these are the same files and everything else is the same too.
     #[must_use]
-    pub fn paths(&self) -> [&Path; 2] {
-        [&self.sources.resolv_conf, &self.sources.hosts]
+    pub fn are_from(&self, sources: &Sources) -> bool {
+        self.sources == *sources
     }
 
     /// Reads the files again. The new settings if there are any. A file that cannot be read, or in which nothing makes

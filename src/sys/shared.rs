@@ -2,13 +2,16 @@
 //! and a mailbox for each loop.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 use mio::net::TcpListener;
 
+use super::access_log::AccessLog;
 use super::names::NamesConfig;
+use crate::config::Sources;
 use crate::proto::session::Policy;
 
 /// What all loops share. Touched when a connection comes or goes, and when a signal came.
@@ -73,19 +76,34 @@ impl Shared {
     }
 }
 
+/// What one loop goes by from now on.
+#[derive(Debug)]
+pub struct LoopSettings {
+    /// What sessions are judged by.
+    pub policy: Arc<Policy>,
+    /// Source addresses of outgoing connections.
+    pub sources: Sources,
+    /// How names are resolved, if that is new. What is remembered of them is forgotten all the same.
+    pub names: Option<NamesConfig>,
+    /// Its end of the access log, if that is another one.
+    pub access_log: Option<AccessLog>,
+    /// Listen on these too.
+    pub open: Vec<TcpListener>,
+    /// Listen on these no more, once their queues are served.
+    pub close: Vec<SocketAddr>,
+}
+
 /// What the main thread tells one loop.
 #[derive(Debug)]
 pub enum Message {
     /// An address that is there by now: listen on it.
     Listen(TcpListener),
-    /// Forget what is remembered of names.
-    ForgetNames,
     /// Open the access log's file anew.
     ReopenLog,
     /// How names are resolved from now on; what is remembered of them is forgotten.
     Names(Box<NamesConfig>),
-    /// What sessions are judged by from now on. Tunnels and requests under way go on.
-    Policy(Arc<Policy>),
+    /// Everything that can change while the proxy runs. Tunnels and requests under way go on.
+    Settings(Box<LoopSettings>),
 }
 
 /// Where the main thread leaves messages for one loop, and what wakes it.

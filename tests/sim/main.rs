@@ -73,9 +73,9 @@ fn demand(seen: &Option<Seen>, wanted: &[&str]) {
 
 fn policy(args: &[&str]) -> Policy {
     let own: [SocketAddr; 0] = [];
-    let rules = match config::from_args(args.iter().map(Into::into)).unwrap() {
+    let rules = match config::from_args(args.iter().map(Into::into), &|_| unreachable!()).unwrap() {
         Command::Run(config) => config.rules(&own),
-        Command::Print(_) => panic!("not a run"),
+        Command::CheckConfig(_) | Command::Print(_) => panic!("not a run"),
     };
     let timeouts = Timeouts {
         head_ms: 10_000,

@@ -31,9 +31,9 @@ impl EventLoop {
                 self.accept_from(key);
             }
         }
-        if self.phase != Phase::Running && self.accept_resumes.is_none() {
+        if self.accept_resumes.is_none() {
             // Their queues are served.
-            self.listeners.retain(|_, listener| listener.ready);
+            self.listeners.retain(|_, listener| listener.ready || !listener.leaving);
         }
     }
 

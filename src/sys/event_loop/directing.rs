@@ -2,28 +2,50 @@
 
 use super::EventLoop;
 use crate::proto::session::Session;
-use crate::sys::shared::{Message, Phase};
+use crate::sys::shared::{LoopSettings, Message, Phase};
+use mio::net::TcpListener;
 
 impl EventLoop {
     pub(super) fn read_mail(&mut self) {
         for message in self.mailbox.take() {
             match message {
-                Message::Listen(socket) => {
-                    if let Err(error) = self.listen(socket) {
-                        log::warn!("cannot watch a listener: {error}");
-                    }
-                }
+                Message::Listen(socket) => self.add_listener(socket),
                 Message::ReopenLog => self.access_log.reopen(),
-                Message::ForgetNames => self.names.flush(),
                 Message::Names(config) => self.names.reconfigure(*config),
-                Message::Policy(policy) => {
-                    self.upstreams.start_over(policy.timeouts.keepalive_ms);
-                    self.policy = policy;
-                    for (_, entry) in &mut self.sessions {
-                        entry.session.on_policy();
-                    }
-                }
+                Message::Settings(settings) => self.follow(*settings),
             }
+        }
+    }
+
+    fn follow(&mut self, settings: LoopSettings) {
+        let LoopSettings { policy, sources, names, access_log, open, close } = settings;
+        self.upstreams.start_over(policy.timeouts.keepalive_ms);
+        self.policy = policy;
+        for (_, entry) in &mut self.sessions {
+            entry.session.on_policy();
+        }
+        self.sources = sources;
+        match names {
+            Some(config) => self.names.reconfigure(config),
+            None => self.names.flush(),
+        }
+        if let Some(new) = access_log {
+            std::mem::replace(&mut self.access_log, new).finish();
+        }
+        for socket in open {
+            self.add_listener(socket);
+        }
+        for (_, listener) in &mut self.listeners {
+            let is_removed = |address| close.contains(&address);
+            if listener.socket.local_addr().is_ok_and(is_removed) {
+                listener.leave();
+            }
+        }
+    }
+
+    fn add_listener(&mut self, socket: TcpListener) {
+        if let Err(error) = self.listen(socket) {
+            log::warn!("cannot watch a listener: {error}");
         }
     }
 
@@ -32,8 +54,7 @@ impl EventLoop {
         if self.phase == Phase::Draining && self.grace_over.is_none() {
             self.grace_over = Some(self.now.after(self.policy.timeouts.grace_ms));
             for (_, listener) in &mut self.listeners {
-                // Who is in the queue has been promised a connection.
-                listener.ready = true;
+                listener.leave();
             }
             self.upstreams.close_idle();
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();

@@ -1,0 +1,135 @@
+//! From a checked configuration to what loops are made with: the files that it names are read here, before anything that runs
+//! is changed. Layer 5.7.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::access_log::AccessLog;
+use super::name_files;
+use super::names::NamesConfig;
+use crate::config::{AccessLogTarget, Config, DEFAULT_HOSTS};
+use crate::proto::session::Policy;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// A file that the configuration names cannot be used.
+#[derive(Debug)]
+pub enum BadFile {
+    /// The system does not let us read or write it.
+    System {
+        /// What was tried, and with what.
+        what: String,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl BadFile {
+    /// Whether what the file says is to blame, and not the system.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            BadFile::System { .. } => false,
+        }
+    }
+}
+
+impl Display for BadFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadFile::System { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BadFile {}
+
+/// A configuration and everything that was read for it, but for the files that are followed while the proxy runs
+/// ([`name_files`]).
+#[derive(Debug)]
+pub struct Settings {
+    /// As given.
+    pub config: Config,
+}
+
+impl Settings {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn read(config: Config) -> Result<Settings, BadFile> {
+        Ok(Settings { config })
+    }
+
+    /// What sessions are judged by. `own_listeners` are the addresses really bound (port 0 replaced).
+    #[must_use]
+    pub fn policy(&self, own_listeners: &[SocketAddr]) -> Arc<Policy> {
+        let config = &self.config;
+        Arc::new(Policy {
+            rules: config.rules(own_listeners),
+            timeouts: config.timeouts,
+            families: config.families,
+            via: config.via.proxy_status_name().into(),
+            via_field: config.via.field_name().map(Box::from),
+            forwarded: config.forwarded,
+        })
+    }
+
+    /// What is in force, for the log.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let policy = &self.config.policy;
+        let count =
+            |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+        [
+            count(self.config.listen.len(), "listener"),
+            count(policy.clients.len(), "client network"),
+            count(policy.deny.len() + policy.allow.len(), "rule"),
+        ]
+        .join(", ")
+    }
+
+    /// Where names come from.
+    #[must_use]
+    pub fn name_sources(&self) -> name_files::Sources {
+        let config = &self.config;
+        name_files::Sources {
+            resolv_conf: RESOLV_CONF.into(),
+            hosts: config.hosts.clone().unwrap_or_else(|| DEFAULT_HOSTS.into()),
+            hosts_required: config.hosts.is_some(),
+            nameservers: config.nameservers.clone(),
+            config: NamesConfig {
+                resolve_timeout_ms: config.timeouts.resolve_ms,
+                families: config.families,
+                cache_bytes: usize::try_from(config.cache_bytes_per_loop()).unwrap_or(usize::MAX),
+                // The rest is what the files say.
+                nameservers: Vec::new(),
+                search: Vec::new(),
+                ndots: 0,
+                timeout_ms: 0,
+                attempts: 0,
+                rotate: false,
+                hosts: Arc::default(),
+            },
+        }
+    }
+
+    /// One loop's end of the access log.
+    ///
+    /// # Errors
+    /// When its file cannot be opened.
+    pub fn access_log(&self) -> Result<AccessLog, BadFile> {
+        let failed = |what: String| move |error| BadFile::System { what, error };
+        match &self.config.access_log {
+            AccessLogTarget::Off => Ok(AccessLog::off()),
+            AccessLogTarget::Stdout => {
+                AccessLog::stdout().map_err(failed("cannot write to standard output".to_owned()))
+            }
+            AccessLogTarget::File(path) => {
+                AccessLog::file(path).map_err(failed(format!("cannot write to {}", path.display())))
+            }
+        }
+    }
+}
