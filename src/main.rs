@@ -19,8 +19,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const EXIT_SYSTEM: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
+/// What is done with settings that are fine.
+type Then = fn(Settings) -> Result<(), Failed>;
+
 fn main() -> ExitCode {
-    let (config, then): (_, fn(Settings) -> Result<(), Failed>) = match command() {
+    let (config, then): (_, Then) = match command() {
         Ok(Command::Run(config)) => (*config, run),
         Ok(Command::CheckConfig(config)) => (*config, check_config),
         Ok(Command::Print(text)) => {
