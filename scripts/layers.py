@@ -37,7 +37,7 @@ LAYERS = """
 """
 # Maps hold declarations only (`mod`, `pub use`), so they stand outside the layers.
 MAPS = {"lib", "proto/mod", "sys/mod"}
-# Roots of crates: each forbids unsafe code.
+# Roots of crates: each forbids unsafe code. (scripts/no-backtrace denies it, and says where it takes an attribute.)
 ROOTS = ["src/lib.rs", "src/main.rs", "bench/src/main.rs", "scripts/build.rs"]
 CRATE_NAMES = {"crate", "adit"}
 

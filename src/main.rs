@@ -2,6 +2,10 @@
 //! 0 fine, 1 the system failed, 2 called wrongly.
 #![forbid(unsafe_code)]
 
+// Named so that it is linked; nothing of it is called from here.
+#[cfg(no_backtrace)]
+use adit_no_backtrace as _;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
