@@ -62,10 +62,9 @@ pub const DRAIN_IDLE_MS: u64 = 1_000;
 /// Bytes of a URL that are kept for the access line. What is cut off is lost.
 pub const URL_MAX_BYTES: usize = 512;
 
-/// Of a ring that heads are written anew in, no more is filled: one head may become longer.
-const HTTP_FILL_BYTES: usize = RING_BYTES - GROWTH_MAX_BYTES;
-/// A head fits into one ring with room to see that it is too large.
-const _: () = assert!(scan::MAX_HEAD_BYTES < HTTP_FILL_BYTES);
+/// Of a ring that heads are written anew in, so much is left free: one head may become longer. A head fits into one ring all
+/// the same, with room to see that it is too large.
+const _: () = assert!(scan::MAX_HEAD_BYTES < RING_BYTES - GROWTH_MAX_BYTES);
 const _: () = assert!(ESTABLISHED.len() <= u8::MAX as usize, "the greeting is counted in a byte");
 
 #[derive(Debug)]
@@ -479,7 +478,7 @@ impl Session {
         }
         // Heads are read in one piece, and written anew in their place.
         let ring = &mut self.half_from(side).ring;
-        let room = HTTP_FILL_BYTES.saturating_sub(ring.len());
+        let room = ring.capacity().saturating_sub(GROWTH_MAX_BYTES + ring.len());
         ring.compact();
         let space = ring.fill_slice();
         let end = space.len().min(room);

@@ -353,7 +353,12 @@ impl EventLoop {
         Some(match step {
             Step::Read(side) => {
                 if session.fill_slice(side).is_empty() {
-                    match self.pool.lend() {
+                    let lent = match side {
+                        // Requests are small, and what they are read into is what most of them wait in.
+                        Side::Client => self.pool.lend(),
+                        Side::Upstream => self.pool.lend_wide(),
+                    };
+                    match lent {
                         Some(storage) => {
                             if let Some(unneeded) = session.attach(side, storage) {
                                 self.pool.give_back(unneeded);
