@@ -47,7 +47,7 @@ use super::tick::Tick;
 pub use http::HEAD_KEPT_BYTES;
 use http::Http;
 pub use responses::INTERIM_MAX;
-pub use words::{Asked, EndReason, Forwarded, Outcome, Policy, Record, Side, Step, Timeouts};
+pub use words::{Asked, EndReason, Follows, Forwarded, Outcome, Policy, Record, Side, Step, Timeouts};
 
 /// Milliseconds that a client which closed its sending side is given while its name is resolved and its connection
 /// dialed: it may be a half-closing client that still wants its answer.
@@ -502,6 +502,28 @@ impl Session {
             (State::Forwarding, _) => self.forward_slice(side),
             (_, Side::Client) => self.down.ring.drain_slice(),
             (_, Side::Upstream) => self.up.ring.drain_slice(),
+        }
+    }
+
+    /// What follows behind [`Session::drain_slice`].
+    #[must_use]
+    pub fn follows(&self, side: Side) -> Follows {
+        match (&self.state, side) {
+            (State::Replying(answer), _) if answer.connection == ConnectionHeader::Close => Follows::End,
+            (State::Forwarding, Side::Client) if self.ends_behind_answer() => Follows::End,
+            (
+                State::Idle
+                | State::ReadingHead(_)
+                | State::Reusing
+                | State::Resolving(_)
+                | State::Dialing(_)
+                | State::Tunneling
+                | State::Forwarding
+                | State::Replying(_)
+                | State::Lingering { .. }
+                | State::Closed,
+                _,
+            ) => Follows::Anything,
         }
     }
 

@@ -370,7 +370,7 @@ impl EventLoop {
                 }
                 sockets.read(side, session.fill_slice(side))
             }
-            Step::Write(side) => sockets.write(side, session.drain_slice(side)),
+            Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
             Step::Discard => sockets.read(Side::Client, &mut self.discard),
             Step::Resolve => return self.look_up(key),
