@@ -175,6 +175,19 @@ fn fin_after_data_is_an_edge_of_its_own() {
     assert_eq!(ours.read(&mut [0; 64]).unwrap(), 0);
 }
 
+#[test]
+fn the_end_takes_bytes_with_it() {
+    let (mut watch, mut ours, peer) = watched_pair();
+    let more = rustix::net::SendFlags::MORE;
+    assert_eq!(rustix::net::send(&peer, b"hello", more).unwrap(), 5);
+    assert_eq!(ours.peek(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock, "it waits for more");
+    drop(peer);
+    let event = watch.one();
+    assert!(event.readable && event.read_closed);
+    assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
+    assert_eq!(ours.read(&mut [0; 64]).unwrap(), 0);
+}
+
 /// A connection whose peer has sent `abc`, the urgent byte `!` and `def`; urgent data stays in the stream.
 fn pair_with_urgent_data() -> (MioStream, TcpStream) {
     let (ours, mut peer) = pair();

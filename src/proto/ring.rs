@@ -7,22 +7,44 @@
 /// most this much.
 pub const RING_BYTES: usize = 32 * 1024;
 
+/// Bytes in a wide ring, which is lent in place of an ordinary one while there is plenty: a response of 64 KiB is then taken
+/// with its head by one call and sent on by another, where an ordinary ring takes three of each.
+pub const WIDE_RING_BYTES: usize = WIDE_PIECES * RING_BYTES;
+/// What a wide ring counts for.
+const WIDE_PIECES: usize = 4;
+
 /// Pieces the free list keeps for reuse when nobody needs them; more go back to the allocator, so that memory returns to
 /// its baseline after a busy hour.
-const SPARE_MAX: usize = 32;
+const SPARE_MAX: usize = 16;
+/// The same for wide rings.
+const SPARE_WIDE_MAX: usize = 4;
 
 /// One ring's worth of memory, lent by [`Pool`].
 #[derive(Debug)]
-pub struct Storage(Box<[u8; RING_BYTES]>);
+pub struct Storage(Box<Bytes>);
+
+/// Of one of two lengths. Behind a pointer of its own, for the length would be in every ring: a session has two of them, and
+/// nearly all have no storage.
+#[derive(Debug)]
+struct Bytes(Box<[u8]>);
 
 impl Storage {
-    fn allocate() -> Storage {
+    fn allocate(bytes: usize) -> Storage {
         // By way of a Vec, so that the allocator hands out zeroed pages untouched: a ring that carries 100 bytes then
         // costs one page of resident memory, not RING_BYTES.
-        match vec![0; RING_BYTES].into_boxed_slice().try_into() {
-            Ok(bytes) => Storage(bytes),
-            Err(_) => Storage(Box::new([0; RING_BYTES])),
-        }
+        Storage(Box::new(Bytes(vec![0; bytes].into_boxed_slice())))
+    }
+
+    fn pieces(&self) -> usize {
+        self.bytes().len() / RING_BYTES
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0.0
     }
 }
 
@@ -30,6 +52,8 @@ impl Storage {
 #[derive(Debug)]
 pub struct Pool {
     spare: Vec<Storage>,
+    spare_wide: Vec<Storage>,
+    /// In pieces of [`RING_BYTES`], as `limit`.
     lent: usize,
     limit: usize,
 }
@@ -39,7 +63,7 @@ impl Pool {
     #[must_use]
     pub fn with_ceiling(bytes: u64) -> Pool {
         let limit = usize::try_from(bytes / RING_BYTES as u64).unwrap_or(usize::MAX).max(1);
-        Pool { spare: Vec::new(), lent: 0, limit }
+        Pool { spare: Vec::new(), spare_wide: Vec::new(), lent: 0, limit }
     }
 
     /// Lends one piece, or `None` at the ceiling. The last piece given back is lent first: it is still in the cache.
@@ -48,15 +72,28 @@ impl Pool {
             return None;
         }
         self.lent += 1;
-        Some(self.spare.pop().unwrap_or_else(Storage::allocate))
+        Some(self.spare.pop().unwrap_or_else(|| Storage::allocate(RING_BYTES)))
     }
 
-    /// Takes a piece back.
+    /// Lends storage for a wide ring while hardly any is out. Once an eighth is, it is one piece: of the rest, as many slow
+    /// readers as before can hold an ordinary ring each.
+    pub fn lend_wide(&mut self) -> Option<Storage> {
+        if self.lent + WIDE_PIECES > self.limit / 8 {
+            return self.lend();
+        }
+        self.lent += WIDE_PIECES;
+        Some(self.spare_wide.pop().unwrap_or_else(|| Storage::allocate(WIDE_RING_BYTES)))
+    }
+
+    /// Takes storage back.
     pub fn give_back(&mut self, storage: Storage) {
-        debug_assert!(self.lent > 0, "storage that was never lent came back");
-        self.lent = self.lent.saturating_sub(1);
-        if self.spare.len() < SPARE_MAX {
-            self.spare.push(storage);
+        let pieces = storage.pieces();
+        debug_assert!(self.lent >= pieces, "storage that was never lent came back");
+        self.lent = self.lent.saturating_sub(pieces);
+        let (spare, most) =
+            if pieces == 1 { (&mut self.spare, SPARE_MAX) } else { (&mut self.spare_wide, SPARE_WIDE_MAX) };
+        if spare.len() < most {
+            spare.push(storage);
         }
     }
 
@@ -79,7 +116,7 @@ impl Pool {
     }
 }
 
-/// A first-in-first-out queue of at most [`RING_BYTES`] bytes. Without storage it is empty and takes nothing.
+/// A first-in-first-out queue of at most as many bytes as its storage has. Without storage it is empty and takes nothing.
 #[derive(Debug, Default)]
 pub struct Ring {
     storage: Option<Storage>,
@@ -103,7 +140,13 @@ impl Ring {
     /// Whether no further byte fits in.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.len() == RING_BYTES
+        self.storage.is_some() && self.len() == self.capacity()
+    }
+
+    /// Bytes that fit into its storage.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.storage.as_ref().map_or(0, |storage| storage.bytes().len())
     }
 
     /// Whether storage is here to fill.
@@ -135,23 +178,25 @@ impl Ring {
     /// The free space that can be filled in one piece; empty without storage or when full. Follow with [`Ring::filled`].
     pub fn fill_slice(&mut self) -> &mut [u8] {
         let (start, len) = (self.start as usize, self.len());
-        let Some(Storage(bytes)) = &mut self.storage else { return &mut [] };
+        let Some(bytes) = self.storage.as_mut().map(Storage::bytes_mut) else { return &mut [] };
         let end = start + len;
-        if end < RING_BYTES { &mut bytes[end..] } else { &mut bytes[end - RING_BYTES..start] }
+        let capacity = bytes.len();
+        if end < capacity { &mut bytes[end..] } else { &mut bytes[end - capacity..start] }
     }
 
     /// `count` bytes were put into [`Ring::fill_slice`].
     pub fn filled(&mut self, count: usize) {
-        debug_assert!(count <= RING_BYTES - self.len(), "more filled than fits");
-        self.len += count.min(RING_BYTES - self.len()) as u32;
+        let room = self.capacity() - self.len();
+        debug_assert!(count <= room, "more filled than fits");
+        self.len += count.min(room) as u32;
     }
 
     /// The oldest bytes that can be taken in one piece. Follow with [`Ring::drained`].
     #[must_use]
     pub fn drain_slice(&self) -> &[u8] {
-        let Some(Storage(bytes)) = &self.storage else { return &[] };
+        let Some(bytes) = self.storage.as_ref().map(Storage::bytes) else { return &[] };
         let start = self.start as usize;
-        &bytes[start..(start + self.len()).min(RING_BYTES)]
+        &bytes[start..(start + self.len()).min(bytes.len())]
     }
 
     /// The `count` oldest bytes are done with. An empty ring starts over at its beginning, so that the next read finds all
@@ -160,14 +205,16 @@ impl Ring {
         debug_assert!(count <= self.len(), "more drained than held");
         let count = count.min(self.len());
         self.len -= count as u32;
-        self.start = if self.len == 0 { 0 } else { ((self.start as usize + count) % RING_BYTES) as u32 };
+        let start = self.start as usize + count;
+        let wrap = if start >= self.capacity() { self.capacity() } else { 0 };
+        self.start = if self.len == 0 { 0 } else { (start - wrap) as u32 };
     }
 
     /// Moves what is held to the beginning of the storage, so that all free space is one piece behind it.
     pub fn compact(&mut self) {
         let (start, len) = (self.start as usize, self.len());
-        let Some(Storage(bytes)) = &mut self.storage else { return };
-        if start + len > RING_BYTES {
+        let Some(bytes) = self.storage.as_mut().map(Storage::bytes_mut) else { return };
+        if start + len > bytes.len() {
             bytes.rotate_left(start);
         } else if start > 0 {
             bytes.copy_within(start..start + len, 0);
@@ -188,7 +235,7 @@ impl Ring {
     pub fn contents_mut(&mut self) -> &mut [u8] {
         self.join();
         let (start, len) = (self.start as usize, self.len());
-        let Some(Storage(bytes)) = &mut self.storage else { return &mut [] };
+        let Some(bytes) = self.storage.as_mut().map(Storage::bytes_mut) else { return &mut [] };
         &mut bytes[start..start + len]
     }
 
@@ -196,9 +243,9 @@ impl Ring {
     /// is no room in front of it.
     ///
     /// The caller has made sure that it fits: `count` bytes are held, and with `bytes` in their place no more than
-    /// [`RING_BYTES`]. If not, nothing is held behind it: half a head must not go anywhere.
+    /// [`Ring::capacity`]. If not, nothing is held behind it: half a head must not go anywhere.
     pub fn replace_front(&mut self, count: usize, bytes: &[u8]) {
-        let fits = count <= self.len() && self.len() - count + bytes.len() <= RING_BYTES;
+        let fits = count <= self.len() && self.len() - count + bytes.len() <= self.capacity();
         debug_assert!(fits, "the replacement does not fit");
         if !fits {
             return self.clear();
@@ -206,7 +253,7 @@ impl Ring {
         self.join();
         let end = self.start as usize + self.len();
         let rest_len = self.len() - count;
-        let Some(Storage(storage)) = &mut self.storage else { return };
+        let Some(storage) = self.storage.as_mut().map(Storage::bytes_mut) else { return };
         let (mut rest, mut start) = (end - rest_len, 0);
         if rest >= bytes.len() {
             start = rest - bytes.len();
@@ -227,7 +274,7 @@ impl Ring {
         let (start, len) = (self.start as usize, self.len());
         let at = at.min(len);
         let count = count.min(len - at);
-        let Some(Storage(bytes)) = &mut self.storage else { return };
+        let Some(bytes) = self.storage.as_mut().map(Storage::bytes_mut) else { return };
         if at < len - at - count {
             bytes.copy_within(start..start + at, start + count);
             self.start += count as u32;
@@ -242,13 +289,13 @@ impl Ring {
 
     /// Puts what is held into one piece.
     fn join(&mut self) {
-        if self.start as usize + self.len() > RING_BYTES {
+        if self.start as usize + self.len() > self.capacity() {
             self.compact();
         }
     }
 }
 
-const _: () = assert!(RING_BYTES <= u32::MAX as usize / 2, "start + length must not overflow");
+const _: () = assert!(WIDE_RING_BYTES <= u32::MAX as usize / 2, "start + length must not overflow");
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -256,8 +303,23 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
+    /// A ring of either size: a pool that can spare wide ones, and one that cannot.
+    fn either_ring(case: impl Fn(Ring, usize)) {
+        for (pieces, bytes) in [(1, RING_BYTES), (8 * WIDE_PIECES, WIDE_RING_BYTES)] {
+            let mut pool = Pool::with_ceiling((pieces * RING_BYTES) as u64);
+            let mut ring = Ring::default();
+            assert!(ring.attach(pool.lend_wide().unwrap()).is_none());
+            assert_eq!(ring.capacity(), bytes);
+            case(ring, bytes);
+        }
+    }
+
     #[test]
     fn ring_agrees_with_a_queue() {
+        either_ring(agrees_with_a_queue);
+    }
+
+    fn agrees_with_a_queue(mut ring: Ring, capacity: usize) {
         let mut seed = 0x9e37_79b9_7f4a_7c15u64;
         let mut random = move |below: usize| {
             seed ^= seed << 13;
@@ -265,9 +327,6 @@ mod tests {
             seed ^= seed << 17;
             (seed % below as u64) as usize
         };
-        let mut pool = Pool::with_ceiling(RING_BYTES as u64);
-        let mut ring = Ring::default();
-        assert!(ring.attach(pool.lend().unwrap()).is_none());
         let mut model: VecDeque<u8> = VecDeque::new();
         let mut wrapped = 0;
         for turn in 0..20_000u32 {
@@ -278,7 +337,7 @@ mod tests {
                 model.push_back(*byte);
             }
             ring.filled(count);
-            assert_eq!((ring.len(), ring.is_full()), (model.len(), model.len() == RING_BYTES));
+            assert_eq!((ring.len(), ring.is_full()), (model.len(), model.len() == capacity));
             let slice = ring.drain_slice();
             wrapped += usize::from(slice.len() < ring.len());
             let count = random(slice.len() + 1);
@@ -292,6 +351,10 @@ mod tests {
 
     #[test]
     fn edits_agree_with_a_queue() {
+        either_ring(edits_agree);
+    }
+
+    fn edits_agree(mut ring: Ring, capacity: usize) {
         let mut seed = 0x1234_5678_9abc_def1u64;
         let mut random = move |below: usize| {
             seed ^= seed << 13;
@@ -299,11 +362,8 @@ mod tests {
             seed ^= seed << 17;
             (seed % below as u64) as usize
         };
-        let mut pool = Pool::with_ceiling(RING_BYTES as u64);
-        let mut ring = Ring::default();
-        assert!(ring.attach(pool.lend().unwrap()).is_none());
         let mut model: VecDeque<u8> = VecDeque::new();
-        let sizes = [1, 2, 20, 500, RING_BYTES + 1];
+        let sizes = [1, 2, 20, 500, capacity + 1];
         let (mut wrapped, mut in_front, mut shifted) = (0, 0, 0);
         for turn in 0..20_000usize {
             let size = sizes[random(sizes.len())];
@@ -326,7 +386,7 @@ mod tests {
                 }
                 28 | 29 => {
                     let count = random(size.min(model.len() + 1));
-                    let room = RING_BYTES - (model.len() - count);
+                    let room = capacity - (model.len() - count);
                     let bytes: Vec<u8> =
                         (0..random(size.min(room + 1))).map(|i| (turn * 3 + i) as u8).collect();
                     let kept: Vec<u8> = model.iter().skip(count).copied().collect();
@@ -351,7 +411,7 @@ mod tests {
                     ring.compact();
                     assert_eq!(
                         ring.fill_slice().len(),
-                        RING_BYTES - model.len(),
+                        capacity - model.len(),
                         "all free space in one piece"
                     );
                 }
@@ -420,6 +480,21 @@ mod tests {
             pool.give_back(storage);
         }
         assert_eq!((pool.free(), pool.lent()), (3, 0));
+    }
+
+    #[test]
+    fn wide_storage_is_lent_of_an_eighth_only() {
+        let mut pool = Pool::with_ceiling((2 * 8 * WIDE_PIECES * RING_BYTES) as u64);
+        let lent: Vec<Storage> = std::iter::from_fn(|| pool.lend_wide()).collect();
+        let pieces: Vec<usize> = lent.iter().map(Storage::pieces).collect();
+        assert_eq!(pieces[..2], [WIDE_PIECES; 2]);
+        assert!(pieces[2..].iter().all(|&pieces| pieces == 1));
+        assert_eq!((pieces.iter().sum(), pool.free()), (2 * 8 * WIDE_PIECES, 0));
+        for storage in lent {
+            pool.give_back(storage);
+        }
+        assert_eq!((pool.free(), pool.lent()), (2 * 8 * WIDE_PIECES, 0));
+        assert_eq!((pool.spare.len(), pool.spare_wide.len()), (SPARE_MAX, 2));
     }
 
     #[test]

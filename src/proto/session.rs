@@ -47,7 +47,7 @@ use super::tick::Tick;
 pub use http::HEAD_KEPT_BYTES;
 use http::Http;
 pub use responses::INTERIM_MAX;
-pub use words::{Asked, EndReason, Forwarded, Outcome, Policy, Record, Side, Step, Timeouts};
+pub use words::{Asked, EndReason, Follows, Forwarded, Outcome, Policy, Record, Side, Step, Timeouts};
 
 /// Milliseconds that a client which closed its sending side is given while its name is resolved and its connection
 /// dialed: it may be a half-closing client that still wants its answer.
@@ -62,10 +62,9 @@ pub const DRAIN_IDLE_MS: u64 = 1_000;
 /// Bytes of a URL that are kept for the access line. What is cut off is lost.
 pub const URL_MAX_BYTES: usize = 512;
 
-/// Of a ring that heads are written anew in, no more is filled: one head may become longer.
-const HTTP_FILL_BYTES: usize = RING_BYTES - GROWTH_MAX_BYTES;
-/// A head fits into one ring with room to see that it is too large.
-const _: () = assert!(scan::MAX_HEAD_BYTES < HTTP_FILL_BYTES);
+/// Of a ring that heads are written anew in, so much is left free: one head may become longer. A head fits into one ring all
+/// the same, with room to see that it is too large.
+const _: () = assert!(scan::MAX_HEAD_BYTES < RING_BYTES - GROWTH_MAX_BYTES);
 const _: () = assert!(ESTABLISHED.len() <= u8::MAX as usize, "the greeting is counted in a byte");
 
 #[derive(Debug)]
@@ -479,7 +478,7 @@ impl Session {
         }
         // Heads are read in one piece, and written anew in their place.
         let ring = &mut self.half_from(side).ring;
-        let room = HTTP_FILL_BYTES.saturating_sub(ring.len());
+        let room = ring.capacity().saturating_sub(GROWTH_MAX_BYTES + ring.len());
         ring.compact();
         let space = ring.fill_slice();
         let end = space.len().min(room);
@@ -503,6 +502,28 @@ impl Session {
             (State::Forwarding, _) => self.forward_slice(side),
             (_, Side::Client) => self.down.ring.drain_slice(),
             (_, Side::Upstream) => self.up.ring.drain_slice(),
+        }
+    }
+
+    /// What follows behind [`Session::drain_slice`].
+    #[must_use]
+    pub fn follows(&self, side: Side) -> Follows {
+        match (&self.state, side) {
+            (State::Replying(answer), _) if answer.connection == ConnectionHeader::Close => Follows::End,
+            (State::Forwarding, Side::Client) if self.ends_behind_answer() => Follows::End,
+            (
+                State::Idle
+                | State::ReadingHead(_)
+                | State::Reusing
+                | State::Resolving(_)
+                | State::Dialing(_)
+                | State::Tunneling
+                | State::Forwarding
+                | State::Replying(_)
+                | State::Lingering { .. }
+                | State::Closed,
+                _,
+            ) => Follows::Anything,
         }
     }
 

@@ -363,7 +363,12 @@ impl EventLoop {
         Some(match step {
             Step::Read(side) => {
                 if session.fill_slice(side).is_empty() {
-                    match self.pool.lend() {
+                    let lent = match side {
+                        // Requests are small, and what they are read into is what most of them wait in.
+                        Side::Client => self.pool.lend(),
+                        Side::Upstream => self.pool.lend_wide(),
+                    };
+                    match lent {
                         Some(storage) => {
                             if let Some(unneeded) = session.attach(side, storage) {
                                 self.pool.give_back(unneeded);
@@ -375,7 +380,7 @@ impl EventLoop {
                 }
                 sockets.read(side, session.fill_slice(side))
             }
-            Step::Write(side) => sockets.write(side, session.drain_slice(side)),
+            Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
             Step::Discard => sockets.read(Side::Client, &mut self.discard),
             Step::Resolve => return self.look_up(key),

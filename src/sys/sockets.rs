@@ -5,7 +5,7 @@ use socket2::SockRef;
 
 use super::{dial, stream};
 use crate::proto::failure::Failure;
-use crate::proto::session::{Outcome, Side};
+use crate::proto::session::{Follows, Outcome, Side};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ impl Sockets {
     }
 
     /// See [`stream::write`].
-    pub fn write(&mut self, side: Side, bytes: &[u8]) -> Outcome {
-        self.on(side, Outcome::Failed(Failure::BrokenPipe), |socket| stream::write(socket, bytes))
+    pub fn write(&mut self, side: Side, bytes: &[u8], follows: Follows) -> Outcome {
+        self.on(side, Outcome::Failed(Failure::BrokenPipe), |socket| stream::write(socket, bytes, follows))
     }
 
     /// See [`stream::shutdown_write`].

@@ -6,11 +6,12 @@ use std::time::Duration;
 use mio::Interest;
 use mio::net::TcpStream;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::SockRef;
 
 use crate::proto::failure::Failure;
 use crate::proto::relay::Ready;
-use crate::proto::session::Outcome;
+use crate::proto::session::{Follows, Outcome};
 
 /// What every connection is watched for, registered once and for good.
 pub fn interests() -> Interest {
@@ -28,9 +29,16 @@ pub fn peek(stream: &TcpStream) -> Outcome {
     retry(|| stream.peek(&mut [0; 1]), |count| if count == 0 { Outcome::Eof } else { Outcome::Done })
 }
 
-/// One `write` of as much of `bytes` as the socket takes.
-pub fn write(stream: &mut TcpStream, bytes: &[u8]) -> Outcome {
-    retry(|| stream.write(bytes), Outcome::Moved)
+/// One `write` of as much of `bytes` as the socket takes. If the end follows at once, the last of them leave with it, in one
+/// segment (kernel fact `the_end_takes_bytes_with_it`).
+pub fn write(stream: &mut TcpStream, bytes: &[u8], follows: Follows) -> Outcome {
+    match follows {
+        Follows::Anything => retry(|| stream.write(bytes), Outcome::Moved),
+        Follows::End => {
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            retry(|| Ok(rustix::net::send(&*stream, bytes, flags)?), Outcome::Moved)
+        }
+    }
 }
 
 /// Ends our sending direction.

@@ -356,6 +356,13 @@ impl Session {
         }
     }
 
+    /// Whether the answer is the last one, and what goes out now is the rest of it.
+    pub(super) fn ends_behind_answer(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| {
+            matches!(http.answering, Answering::Complete) && http.client_connection == ConnectionHeader::Close
+        })
+    }
+
     /// Nobody has taken or sent a byte for `--response-timeout`, and the answer has not begun.
     pub(super) fn response_overdue(&mut self, now: Tick, policy: &Policy) {
         let Some(http) = &self.http else { return };

@@ -102,6 +102,15 @@ pub enum Step {
     End(EndReason),
 }
 
+/// What follows behind the bytes of a [`Step::Write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Nothing that is known.
+    Anything,
+    /// The end of the connection, in the same run: it can go out with the last of the bytes.
+    End,
+}
+
 /// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -107,7 +107,7 @@ impl EventLoop {
         loop {
             let step = session.step();
             let outcome = match step {
-                Step::Write(side) => sockets.write(side, session.drain_slice(side)),
+                Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
                 Step::ShutdownWrite(side) => sockets.shutdown_write(side),
                 Step::Record => log_exchange(&mut self.access_log, &session, self.now),
                 // It would linger now, or its client does not take even this.

@@ -5,7 +5,10 @@ use super::*;
 #[test]
 fn forwarding_whole_answer() {
     let mut script = Script::asked();
-    script.answers(OK, TOLD);
+    script.event(Side::Upstream, READABLE);
+    script.read(Side::Upstream, OK);
+    assert_eq!(script.session.follows(Side::Client), Follows::Anything, "it is kept");
+    script.writes(Side::Client, TOLD);
     let record = script.session.record(script.now);
     assert_eq!((record.status, record.end), (Some(200), "-"));
     assert_eq!((record.up_bytes, record.down_bytes), (SENT.len() as u64, TOLD.len() as u64));
@@ -593,10 +596,17 @@ fn forwarding_client_asks_to_close() {
         let sent = [b"GET / HTTP/1.1\r\nHost: a.test\r\nVia: ", via, b" adit\r\n\r\n"].concat();
         script.writes(Side::Upstream, &sent);
         script.waits();
+        let (first, rest) = OK.split_at(OK.len() - 2);
         script.answers(
-            OK,
-            b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\nVia: 1.1 adit\r\n\r\nhello",
+            first,
+            b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\nVia: 1.1 adit\r\n\r\nhel",
         );
+        script.waits();
+        script.event(Side::Upstream, READABLE);
+        assert_eq!(script.session.follows(Side::Client), Follows::Anything);
+        script.read(Side::Upstream, rest);
+        assert_eq!(script.session.follows(Side::Client), Follows::End, "its end leaves with the last bytes");
+        script.writes(Side::Client, b"lo");
         // The upstream is good for others.
         script.parks();
         script.ends(EndReason::Done);
