@@ -17,10 +17,10 @@ from pathlib import Path
 # A file imports only from rows with a smaller number. Whole numbers are the design's layers, halves steps within one.
 LAYERS = """
 0    proto/tick proto/ring proto/target proto/reply proto/hosts proto/resolv_conf proto/guard
-0.5  proto/failure proto/deadlines proto/body
-0.7  proto/fields proto/scan
+0.5  proto/tls_probe proto/failure proto/deadlines proto/body
+0.7  proto/fields proto/scan proto/x509
 1    proto/head proto/response proto/rules proto/relay proto/dns
-1.5  proto/cache proto/servers
+1.5  proto/cache proto/servers proto/verdict
 1.7  proto/lookup
 2    proto/resolver proto/eyeballs proto/onward proto/pool
 3    proto/session
@@ -31,6 +31,7 @@ LAYERS = """
 5.5  sys/accept sys/dial sys/signals sys/name_files
 5.6  sys/listening sys/settings
 5.8  sys/sockets
+5.9  sys/check
 6    sys/event_loop
 6.5  sys/supervisor
 7    main

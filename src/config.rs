@@ -1,6 +1,7 @@
 //! Options and limits: the command line becomes a `Config`; every default and every limit stands here, with its unit in
 //! its name.
 
+mod check;
 mod given;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::proto::ring::RING_BYTES;
 use crate::proto::rules::{BadRule, DefaultAction, Ports, Rule, RuleSet, Rules, parse_net};
 use crate::proto::scan::MAX_HEAD_BYTES;
 use crate::proto::session::{Forwarded, Session, Timeouts};
+pub use check::{Check, Through, TlsProbe};
 use given::Given;
 use std::ffi::OsString;
 use std::io;
@@ -106,6 +108,8 @@ const _: () = assert!(MAX_TIMEOUT_S >= DEFAULT_IDLE_TIMEOUT_S);
 pub enum Command {
     /// Run the proxy.
     Run(Box<Config>),
+    /// Say why a destination is, or is not, reachable, and exit with the code that says the same.
+    Check(Box<Config>, Box<Check>),
     /// Read everything that the proxy would read, say `ok` and exit 0.
     CheckConfig(Box<Config>),
     /// Print this text, which ends in a line end, to stdout and exit 0.
@@ -337,7 +341,9 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<Command, UsageError> {
     let words: Result<Vec<String>, OsString> = args.into_iter().map(OsString::into_string).collect();
-    let words = words.map_err(|word| UsageError::NotUtf8 { word: word.to_string_lossy().into_owned() })?;
+    let mut words =
+        words.map_err(|word| UsageError::NotUtf8 { word: word.to_string_lossy().into_owned() })?;
+    let asked = check::Asked::take(&mut words)?;
     let mut given = Given::from_words(words)?;
     if given.has("help") {
         return Ok(Command::Print(usage::help()));
@@ -352,6 +358,9 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
     }
     // Values come first: a word left over is often the value of an option that has taken another one.
     let config = Box::new(Config::from_given(&given)?.with_enough_memory()?);
+    if let Some(asked) = asked {
+        return Ok(Command::Check(config, asked.complete(&given.free)?));
+    }
     if let Some(word) = given.free.first() {
         return Err(UsageError::Stray { word: word.clone() });
     }

@@ -1,5 +1,5 @@
 //! Reads the configuration, starts one loop per core, turns signals into a drain, and says with the exit code how it went:
-//! 0 fine, 1 the system failed, 2 called wrongly.
+//! 0 fine, 1 the system failed, 2 called wrongly; `adit check` has more (`proto/verdict`).
 #![forbid(unsafe_code)]
 
 // Named so that it is linked; nothing of it is called from here.
@@ -12,8 +12,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use adit::config::{self, Command, UsageError};
+use adit::config::{self, Check, Command, UsageError};
 use adit::sys::access_log::Timestamp;
+use adit::sys::check;
 use adit::sys::name_files::NameFiles;
 use adit::sys::output::LogWriter;
 use adit::sys::settings::Settings;
@@ -24,12 +25,17 @@ const EXIT_SYSTEM: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 /// What is done with settings that are fine.
-type Then = fn(Settings) -> Result<(), Failed>;
+enum Then {
+    Run,
+    CheckConfig,
+    Check(Box<Check>),
+}
 
 fn main() -> ExitCode {
-    let (config, then): (_, Then) = match command() {
-        Ok(Command::Run(config)) => (*config, run),
-        Ok(Command::CheckConfig(config)) => (*config, check_config),
+    let (config, then) = match command() {
+        Ok(Command::Run(config)) => (*config, Then::Run),
+        Ok(Command::Check(config, check)) => (*config, Then::Check(check)),
+        Ok(Command::CheckConfig(config)) => (*config, Then::CheckConfig),
         Ok(Command::Print(text)) => {
             // Whoever closed stdout does not want to know.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -48,8 +54,13 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.is_usage() { EXIT_USAGE } else { EXIT_SYSTEM });
         }
     };
-    match then(settings) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match then {
+        Then::Run => run(settings),
+        Then::CheckConfig => check_config(&settings),
+        Then::Check(check) => check_destination(&settings, &check),
+    };
+    match code {
+        Ok(code) => code,
         Err(Failed(why)) => {
             log::error!("{why}");
             ExitCode::from(EXIT_SYSTEM)
@@ -85,21 +96,38 @@ fn start_log(verbosity: i8) {
 }
 
 /// What is left of what a start would read; the rest has been read.
-fn check_config(settings: Settings) -> Result<(), Failed> {
-    NameFiles::read(settings.name_sources()).map_err(|error| Failed(error.to_string()))?;
+fn check_config(settings: &Settings) -> Result<ExitCode, Failed> {
+    read_name_files(settings)?;
     let _ = io::stdout().write_all(b"ok\n");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn run(settings: Settings) -> Result<(), Failed> {
+fn check_destination(settings: &Settings, check: &Check) -> Result<ExitCode, Failed> {
+    let names = read_name_files(settings)?.config();
+    // Whoever closed stdout does not want to know.
+    let mut say = |text: &str| drop(io::stdout().write_all(text.as_bytes()));
+    match check::run(check, settings, names, &mut say) {
+        Ok(code) => Ok(ExitCode::from(code)),
+        Err(error) => Err(Failed(format!("cannot check: {error}"))),
+    }
+}
+
+fn read_name_files(settings: &Settings) -> Result<NameFiles, Failed> {
+    NameFiles::read(settings.name_sources()).map_err(|error| Failed(error.to_string()))
+}
+
+fn run(settings: Settings) -> Result<ExitCode, Failed> {
     raise_descriptor_limit();
     let reread = || match command() {
         Ok(Command::Run(config)) => Settings::read(*config).map_err(|error| error.to_string()),
         // The command line has not changed.
-        Ok(Command::CheckConfig(_) | Command::Print(_)) => Err("the command line says not to run".to_owned()),
+        Ok(Command::Check(..) | Command::CheckConfig(_) | Command::Print(_)) => {
+            Err("the command line says not to run".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     };
-    Supervisor::start(settings, &reread)?.run()
+    Supervisor::start(settings, &reread)?.run()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The soft limit is often 1024 for the sake of programs that use `select`. We take what we may have.

@@ -76,6 +76,15 @@ pub enum UsageError {
         /// As far as it is.
         word: String,
     },
+    /// `adit check` and nothing to check.
+    NoDestination,
+    /// `adit check` of what is no destination.
+    BadDestination {
+        /// As given.
+        word: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A word that belongs to no option.
     Stray {
         /// As given.
@@ -118,6 +127,10 @@ impl fmt::Display for UsageError {
             UsageError::Unreadable { file, error } => write!(f, "cannot read {file}: {error}"),
             UsageError::InFile { file, line, error } => write!(f, "{file}:{line}: {error}"),
             UsageError::NotUtf8 { word } => write!(f, "{word:?} is not UTF-8"),
+            UsageError::NoDestination => f.write_str("adit check needs a destination: HOST or HOST:PORT"),
+            UsageError::BadDestination { word, why } => {
+                write!(f, "{word:?} is no HOST or HOST:PORT: {why}")
+            }
             UsageError::Stray { word } => {
                 write!(f, "{word:?} belongs to no option: all settings are options (see adit --help)")
             }
@@ -152,6 +165,7 @@ pub(super) fn help() -> String {
 adit {version}: a small, strict HTTP forward proxy: CONNECT tunnels and plain HTTP
 
 Usage: adit [OPTIONS]                                        [defaults in brackets]
+       adit check [OPTIONS] [--tls] [--through http://PROXY:PORT] HOST[:PORT]
   Try it with: curl -x http://{listen} https://example.org/
 
   -c, --config FILE           read options from FILE too: one a line, without the
@@ -227,8 +241,10 @@ Log
   -h, --help                  print this
   -V, --version               print the version
 
-Exit codes: 0 fine, 1 the system failed, 2 called wrongly.
+{check}
+Exit codes: 0 fine, 1 the system failed, 2 called wrongly; of adit check also those.
 ",
+        check = check::HELP,
         version = env!("CARGO_PKG_VERSION"),
         listen = DEFAULT_LISTEN,
         loops = MAX_LOOPS,

@@ -36,6 +36,12 @@ impl Net {
         Net { address: IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)), prefix_bits }
     }
 
+    /// Its first address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Whether the address is in the network. Families never mix.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -25,3 +25,6 @@ mod servers;
 pub mod session;
 pub mod target;
 pub mod tick;
+pub mod tls_probe;
+pub mod verdict;
+pub mod x509;

@@ -46,6 +46,7 @@ use super::target::Target;
 use super::tick::Tick;
 pub use http::HEAD_KEPT_BYTES;
 use http::Http;
+pub use opening::resolve_refusal;
 pub use responses::INTERIM_MAX;
 pub use words::{Asked, EndReason, Follows, Forwarded, Outcome, Policy, Record, Side, Step, Timeouts};
 

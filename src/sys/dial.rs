@@ -18,15 +18,15 @@ use super::stream::{self, failure};
 
 /// Starts connecting to `address` and registers the socket, for both interests and for good. Registration comes after
 /// `connect`: readiness that is already there is then announced (kernel fact `registration_reports_current_readiness`),
-/// and a socket that is not connecting yet would announce a hang-up.
+/// and a socket that is not connecting yet would announce a hang-up. Without rules, no address is known to be ours.
 pub fn start(
     address: SocketAddr,
     token: impl FnOnce(RawFd) -> Token,
     registry: &Registry,
-    rules: &Rules,
+    rules: Option<&Rules>,
     sources: &Sources,
 ) -> Result<TcpStream, Failure> {
-    if rules.may_be_own_listener(address) && is_local(address.ip()) {
+    if rules.is_some_and(|rules| rules.may_be_own_listener(address)) && is_local(address.ip()) {
         return Err(Failure::OwnListener);
     }
     connect(address, token, registry, sources).map_err(|error| failure(&error))

@@ -409,7 +409,7 @@ impl EventLoop {
         let mut outcome = Outcome::Failed(Failure::NoDescriptors);
         for _ in 0..2 {
             let token = |descriptor| self.upstreams.own(descriptor, key, place);
-            let start = || dial::start(address, token, registry, rules, &self.sources);
+            let start = || dial::start(address, token, registry, Some(rules), &self.sources);
             outcome = sockets.dial(place, start);
             // Who is served comes before who may be served faster.
             let is_short = outcome == Outcome::Failed(Failure::NoDescriptors);

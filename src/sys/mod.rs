@@ -1,6 +1,7 @@
 //! Does. Every system call is here.
 pub mod accept;
 pub mod access_log;
+pub mod check;
 pub mod dial;
 pub mod event_loop;
 pub mod listening;

@@ -37,6 +37,7 @@ pub struct Names {
     ready: VecDeque<Exchange>,
     ids: RandomIds,
     datagram: Box<[u8]>,
+    last_asked: Option<SocketAddr>,
 }
 
 impl Names {
@@ -53,7 +54,14 @@ impl Names {
             ready: VecDeque::new(),
             ids: RandomIds::new(),
             datagram: vec![0; DATAGRAM_BYTES].into_boxed_slice(),
+            last_asked: None,
         }
+    }
+
+    /// The server that was asked last. Who has one question at a time knows by it who has answered.
+    #[must_use]
+    pub fn last_asked(&self) -> Option<SocketAddr> {
+        self.last_asked
     }
 
     /// Asks for the addresses of `name`. `who` is the asker's key, which [`Names::pop_answer`] names again; an asker
@@ -130,6 +138,7 @@ impl Names {
         while let Some(action) = self.resolver.pop_action() {
             let (exchange, done) = match action {
                 Action::OpenUdp { exchange, server, messages } => {
+                    self.last_asked = Some(server);
                     (exchange, self.open_udp(exchange, server, &messages, registry))
                 }
                 Action::SendUdp { exchange, message } => (exchange, self.send_udp(exchange, &message)),

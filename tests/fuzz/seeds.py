@@ -175,9 +175,19 @@ def target_authority():
     return {f"{kind}-{n}": text for kind, texts in (("good", good), ("bad", bad)) for n, text in enumerate(texts)}
 
 
+def tls_answer():
+    fixtures = SEEDS.parent.parent / "fixtures" / "tls"
+    return {file.name: file.read_bytes() for file in sorted(fixtures.iterdir())} | {
+        "alert-fatal": b"\x15\x03\x03\0\x02\x02\x28",
+        "alert-warning": b"\x15\x03\x03\0\x02\x01\x70\x16\x03\x03\0\x04\x0e\0\0\0",
+        "http": "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "ssh": "SSH-2.0-OpenSSH_9.6\r\n",
+    }
+
+
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for target in (dns_answer, resolv_conf, hosts, request_head, response_head, chunked_body, target_authority):
+    for target in (dns_answer, resolv_conf, hosts, request_head, response_head, chunked_body, target_authority, tls_answer):
         folder = SEEDS / target.__name__
         folder.mkdir(parents=True)
         for seed, content in target().items():

@@ -75,7 +75,7 @@ fn policy(args: &[&str]) -> Policy {
     let own: [SocketAddr; 0] = [];
     let rules = match config::from_args(args.iter().map(Into::into), &|_| unreachable!()).unwrap() {
         Command::Run(config) => config.rules(&own),
-        Command::CheckConfig(_) | Command::Print(_) => panic!("not a run"),
+        Command::Check(..) | Command::CheckConfig(_) | Command::Print(_) => panic!("not a run"),
     };
     let timeouts = Timeouts {
         head_ms: 10_000,

@@ -213,7 +213,8 @@ impl Session {
 }
 
 /// What the client is told when its name could not be resolved.
-pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
+#[must_use]
+pub fn resolve_refusal(error: &ResolveError) -> Refusal {
     match error {
         ResolveError::NotFound { rcode } => Refusal::NameNotFound { rcode: *rcode },
         ResolveError::Failed { rcode } => Refusal::ResolverFailed { rcode: Some(*rcode) },
