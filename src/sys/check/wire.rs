@@ -12,7 +12,7 @@ use mio::{Events, Poll, Token};
 use crate::config::Sources;
 use crate::proto::failure::Failure;
 use crate::proto::rules::Rules;
-use crate::proto::session::Outcome;
+use crate::proto::session::{Follows, Outcome};
 use crate::proto::target::{Host, Target};
 use crate::proto::tick::Tick;
 use crate::proto::verdict::Cut;
@@ -140,7 +140,7 @@ impl Wire {
             let outcome = if question.is_empty() {
                 stream::read(socket, &mut space)
             } else {
-                stream::write(socket, question)
+                stream::write(socket, question, Follows::Anything)
             };
             match outcome {
                 Outcome::Moved(count) if question.is_empty() => {
