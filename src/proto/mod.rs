@@ -1,5 +1,6 @@
 //! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
 //! or a thread.
+pub mod base64;
 pub mod body;
 pub mod cache;
 pub mod deadlines;
@@ -26,5 +27,6 @@ pub mod session;
 pub mod target;
 pub mod tick;
 pub mod tls_probe;
+pub mod users;
 pub mod verdict;
 pub mod x509;
