@@ -17,7 +17,7 @@ from pathlib import Path
 # A file imports only from rows with a smaller number. Whole numbers are the design's layers, halves steps within one.
 LAYERS = """
 0    proto/tick proto/ring proto/target proto/reply proto/hosts proto/resolv_conf proto/guard proto/base64
-0.5  proto/tls_probe proto/failure proto/deadlines proto/body proto/users
+0.5  proto/tls_probe proto/failure proto/deadlines proto/body proto/users proto/credentials
 0.7  proto/fields proto/scan proto/x509
 1    proto/head proto/response proto/rules proto/relay proto/dns
 1.5  proto/cache proto/servers proto/verdict

@@ -3,6 +3,7 @@
 pub mod base64;
 pub mod body;
 pub mod cache;
+pub mod credentials;
 pub mod deadlines;
 pub mod dns;
 pub mod eyeballs;
