@@ -185,9 +185,47 @@ def tls_answer():
     }
 
 
+def htpasswd():
+    kinds = [
+        "bcrypt:$2y$05$6MjFZchV5QXiLrCPjbNCruiAqx.9kzhhmaP7cMr1NUrSxexwm4d7i",
+        "apr1:$apr1$GfT4G6YC$ZiHpiz6A5DV35A8h37yx20",
+        "sha:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=",
+        "sha256:$5$wRRe1L/5xkEu3Ptx$hTsQKFT8LMjxqVtWPUIWww/9sWl/xbOJ6O8KeRPmQo3",
+        "sha512:$6$1qu3O7AfiU42fgnh$.l.k16S70Cf7ixu8xJZgKXEFQFuBz45OvdERQQ1VtSG2cZFYYewWF6iGaaEekDdktImMa6iuD5P1PgErtF0AR0",
+        "sha256-1000:$5$rounds=1000$jhL7qhizaIBakNY9$ja.yvsJVDgLoKzefuPHUQ00N/Jm12lmdxKejPhQLZu7",
+        "sha512-10000:$6$rounds=10000$xShQPFGgoIbEmYHY$IrqHkeW6agTK9867M22iyhvE7GMuqVaVJRxiiue9XEuhExMF8BMgJfwLY5jlubzdVk9pHUV0ufXIP07vWu7D41",
+    ]
+    return {
+        "all": "\n".join(kinds) + "\n",
+        **{kind.split(":")[0]: kind for kind in kinds},
+        "md5": "u:$1$adit1234$PM7m.2hN7S/4JGPxLvwi01",
+        "comments": "# made by hand\r\n\r\n \t" + kinds[2] + ":Carol: the third \r\nd e:{SHA}VBPuJHI7uixaa6LQGWx4s+5GKNE=",
+        "twice": kinds[2] + "\n" + kinds[2],
+        "des": "des:XMQmVV1Ak214U\n",
+        "plain": "plain:secret\n",
+        "unknown": "b:{SSHA}VBPuJHI7uixaa6LQGWx4s+5GKNE=",
+        "cost": kinds[0].replace("$05$", "$18$"),
+        "rounds": kinds[3].replace("$5$", "$5$rounds=1000001$"),
+    }
+
+
+def credentials():
+    return {
+        "rfc-7617": "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        "utf-8": "Basic dGVzdDoxMjPCow==",
+        "case-and-spaces": "bASIC   YTpiOmM=",
+        "empty": "Basic Og==",
+        "unpadded": "Basic YTo",
+        "bits-behind": "Basic YTp=",
+        "nul": "Basic YQA6Yg==",
+        "bearer": "Bearer YTpi",
+    }
+
+
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for target in (dns_answer, resolv_conf, hosts, request_head, response_head, chunked_body, target_authority, tls_answer):
+    for target in (dns_answer, resolv_conf, hosts, request_head, response_head, chunked_body, target_authority, tls_answer,
+                   htpasswd, credentials):
         folder = SEEDS / target.__name__
         folder.mkdir(parents=True)
         for seed, content in target().items():
