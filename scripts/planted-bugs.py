@@ -36,7 +36,7 @@ BUGS = [
     (
         "a partial write is not accounted for",
         "src/proto/ring.rs",
-        "((self.start as usize + count) % RING_BYTES) as u32",
+        "(start - wrap) as u32",
         "self.start",
     ),
     (

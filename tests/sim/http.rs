@@ -221,9 +221,11 @@ impl World {
             spare_ms: SPARE_MS,
             capacity,
             entries: entries.collect(),
-            // Scarce means half.
+            // Scarce means half; with plenty there are wide rings.
             storage: Pool::with_ceiling(
-                (if plot == Plot::Scarce { 2 } else { 5 } * clients.len() * RING_BYTES) as u64,
+                (if plot == Plot::Scarce { 2 } else { [5, 5, 64][seed as usize % 3] }
+                    * clients.len()
+                    * RING_BYTES) as u64,
             ),
             troubled: random.below(clients.len()),
             exchanges,

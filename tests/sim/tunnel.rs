@@ -156,7 +156,8 @@ impl World {
             Plot::Denied => &[],
             _ => &["--deny", "127.0.0.0/8"],
         });
-        let mut pool = Pool::with_ceiling(2 * RING_BYTES as u64);
+        // Enough for wide rings, or not.
+        let mut pool = Pool::with_ceiling(([2, 2, 64][random.below(3)] * RING_BYTES) as u64);
         let capacity = [8, 3_000, 60_000][random.below(3)];
         let capacity = 1 + random.below(capacity);
         // A byte at a time through a tiny window, megabytes through a large one.
@@ -410,7 +411,11 @@ impl World {
         Some(match step {
             Step::Read(side) => {
                 if self.session.fill_slice(side).is_empty() {
-                    match self.pool.lend() {
+                    let lent = match side {
+                        Side::Client => self.pool.lend(),
+                        Side::Upstream => self.pool.lend_wide(),
+                    };
+                    match lent {
                         Some(storage) if self.random.below(20) > 0 => {
                             assert!(self.session.attach(side, storage).is_none());
                         }

@@ -155,7 +155,11 @@ impl World {
         if self.plot == Plot::Scarce && self.random.one_in(6) {
             return false;
         }
-        let Some(storage) = self.storage.lend() else { return false };
+        let lent = match side {
+            Side::Client => self.storage.lend(),
+            Side::Upstream => self.storage.lend_wide(),
+        };
+        let Some(storage) = lent else { return false };
         let entry = &mut self.entries[key];
         match entry.session.attach(side, storage) {
             Some(unneeded) => self.storage.give_back(unneeded),
