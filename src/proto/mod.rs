@@ -1,5 +1,6 @@
 //! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
 //! or a thread.
+pub mod access_line;
 pub mod body;
 pub mod cache;
 pub mod deadlines;
@@ -26,5 +27,6 @@ pub mod session;
 pub mod target;
 pub mod tick;
 pub mod tls_probe;
+pub mod unix_time;
 pub mod verdict;
 pub mod x509;
