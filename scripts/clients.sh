@@ -5,7 +5,7 @@
 #
 # Each row must prove two things: what arrived is right (hash, certificate, revision), and the proxy carried it (its
 # access line). Installs what is missing from Debian and PyPI; needs no other network. The rows for plain HTTP are in
-# clients-http.sh.
+# clients-http.sh, those for programs that read the access log in clients-log.sh.
 set -uo pipefail # no -e: a row that fails is noted, and the others still run
 cd "$(dirname "$0")/.." || exit 1
 
@@ -42,6 +42,11 @@ nginx nginx-light
 fcgiwrap fcgiwrap
 dnsmasq dnsmasq-base
 python3 python3
+squid squid
+goaccess goaccess
+calamaris calamaris
+fail2ban-regex fail2ban
+jq jq
 LIST
     python3 -c 'import requests' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     PATH=$PATH:/usr/sbin command -v chromium-headless-shell chromium >/dev/null || missing+=(chromium-headless-shell)
@@ -430,6 +435,7 @@ stops_on_term() { # PID WHAT: no client, so no access line
 }
 
 . scripts/clients-http.sh
+. scripts/clients-log.sh
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
@@ -443,7 +449,7 @@ install_requests || fail "requests cannot be installed"
 unset SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE REQUESTS_CA_BUNDLE GIT_SSL_CAINFO GIT_SSL_CAPATH
 has_ipv6=$(grep -l '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null)
 chromium=$(command -v chromium-headless-shell chromium | head -1)
-read -r tls plain sshp echo smtp closed dns broken_dns special websocket <<<"$(free_ports 10)"
+read -r tls plain sshp echo smtp closed dns broken_dns special websocket squid silent <<<"$(free_ports 12)"
 many=100 # addresses that no UDP answer of 1232 bytes holds
 { make_certificates && make_content && make_repository && make_gallery && make_apt_repository; } >"$work/make.log" 2>&1 || { cat "$work/make.log"; fail "no content"; }
 start_nginx
@@ -506,6 +512,7 @@ run dnsmasq "$many addresses: truncated, then over TCP" "many.dns.test:$plain" "
 run dnsmasq "a name before it moves" "moving.dns.test:$plain" "200 via=127.0.0.1:$plain" dns_where moving.dns.test 127.0.0.1
 run dnsmasq "moved, TTL 1 s: the new address is used" "moving.dns.test:$plain" "200 via=127.0.0.2:$plain" dns_moved
 stops_on_term "$proxy_pid" "SIGTERM ends the second one as well"
+log_rows
 
 [ $failed -eq 0 ] || { echo "-- the proxies' logs:"; tail -n 20 "$work/adit.log" "$work/asking.log" "$work/dnsmasq.err"; }
 [ $skipped -eq 0 ] || echo "$skipped skipped"

@@ -7,6 +7,7 @@ mod given;
 mod tests;
 mod usage;
 
+use crate::proto::access_line::LogFormat;
 use crate::proto::eyeballs::Eyeballs;
 use crate::proto::guard::{LOOPBACK, Net, PRIVATE};
 use crate::proto::lookup::Families;
@@ -20,6 +21,7 @@ use crate::proto::session::{Forwarded, Session, Timeouts};
 pub use check::{Check, Through, TlsProbe};
 use given::Given;
 use std::ffi::OsString;
+use std::fmt::{self, Display};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
@@ -123,8 +125,37 @@ pub enum AccessLogTarget {
     Stdout,
     /// `off`
     Off,
+    /// `syslog`: the local daemon, by its socket.
+    Syslog,
     /// Appended to this file.
     File(PathBuf),
+}
+
+/// As messages name it.
+impl Display for AccessLogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AccessLogTarget::Stdout => f.write_str("standard output"),
+            AccessLogTarget::Off => f.write_str("off"),
+            AccessLogTarget::Syslog => f.write_str("syslog"),
+            AccessLogTarget::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The access log: cheap to make again, to compare, and to open with `AccessLog::open`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// `--access-log`
+    pub target: AccessLogTarget,
+    /// `--log-format`
+    pub format: LogFormat,
+}
+
+impl Default for AccessLogConfig {
+    fn default() -> AccessLogConfig {
+        AccessLogConfig { target: AccessLogTarget::Stdout, format: LogFormat::Adit }
+    }
 }
 
 /// `--via`.
@@ -205,8 +236,8 @@ pub struct Config {
     pub buffer_memory_bytes: u64,
     /// See [`Timeouts`].
     pub timeouts: Timeouts,
-    /// See [`AccessLogTarget`].
-    pub access_log: AccessLogTarget,
+    /// See [`AccessLogConfig`].
+    pub access_log: AccessLogConfig,
     /// See [`Via`].
     pub via: Via,
     /// `--forwarded`.
@@ -319,11 +350,7 @@ impl Config {
                 half_open_ms: timeout_ms(given, "half-open-timeout", DEFAULT_HALF_OPEN_TIMEOUT_S)?,
                 grace_ms: timeout_ms(given, "grace", DEFAULT_GRACE_S)?,
             },
-            access_log: match text(given, "access-log", "a file, - for stdout, or off")? {
-                None | Some("-") => AccessLogTarget::Stdout,
-                Some("off") => AccessLogTarget::Off,
-                Some(file) => AccessLogTarget::File(PathBuf::from(file)),
-            },
+            access_log: access_log(given)?,
             via: via(given)?,
             forwarded: if given.has("forwarded") { Forwarded::Added } else { Forwarded::Omitted },
             verbosity: times("verbose").saturating_sub(times("quiet")),
@@ -368,7 +395,7 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
 }
 
 /// Short name (or none), long name; each may stand once and takes a value.
-const ONCE: [(&str, &str); 20] = [
+const ONCE: [(&str, &str); 21] = [
     ("c", "config"),
     ("n", "loops"),
     ("", "users"),
@@ -388,6 +415,7 @@ const ONCE: [(&str, &str); 20] = [
     ("", "half-open-timeout"),
     ("", "grace"),
     ("", "access-log"),
+    ("", "log-format"),
     ("", "via"),
 ];
 /// Likewise; each may be repeated and takes a value.
@@ -488,6 +516,19 @@ fn sources(given: &Given) -> Result<Sources, UsageError> {
         }
     }
     Ok(sources)
+}
+
+fn access_log(given: &Given) -> Result<AccessLogConfig, UsageError> {
+    let formats = [("adit", LogFormat::Adit), ("squid", LogFormat::Squid), ("json", LogFormat::Json)];
+    Ok(AccessLogConfig {
+        target: match text(given, "access-log", "a file, - for stdout, syslog, or off")? {
+            None | Some("-") => AccessLogTarget::Stdout,
+            Some("off") => AccessLogTarget::Off,
+            Some("syslog") => AccessLogTarget::Syslog,
+            Some(file) => AccessLogTarget::File(PathBuf::from(file)),
+        },
+        format: choice(given, "log-format", &formats, "adit, squid or json")?.unwrap_or(LogFormat::Adit),
+    })
 }
 
 fn buffer_memory_bytes(value: &str) -> Result<u64, &'static str> {

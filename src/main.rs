@@ -10,15 +10,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use adit::config::{self, Check, Command, UsageError};
-use adit::sys::access_log::Timestamp;
 use adit::sys::check;
 use adit::sys::name_files::NameFiles;
 use adit::sys::output::LogWriter;
 use adit::sys::settings::Settings;
 use adit::sys::supervisor::{Failed, Supervisor};
+use adit::sys::syslog::unix_time;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const EXIT_SYSTEM: u8 = 1;
@@ -89,9 +88,7 @@ fn start_log(verbosity: i8) {
     logger
         .filter_level(level)
         .parse_default_env()
-        .format(|out, record| {
-            writeln!(out, "{} {:5} {}", Timestamp(SystemTime::now()), record.level(), record.args())
-        })
+        .format(|out, record| writeln!(out, "{} {:5} {}", unix_time(), record.level(), record.args()))
         .init();
 }
 

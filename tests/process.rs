@@ -50,6 +50,7 @@ fn help_names_every_option() {
         "--half-open-timeout",
         "--grace",
         "--access-log",
+        "--log-format",
         "--via",
         "--forwarded",
         "--help",
@@ -74,7 +75,7 @@ fn version_is_the_packages() {
 
 #[test]
 fn wrong_calls_name_the_option_and_exit_2() {
-    let calls: [(&[&str], &str); 32] = [
+    let calls: [(&[&str], &str); 33] = [
         (&["--no-such-option"], "no-such-option"),
         (&["-x"], "'x'|-x"),
         (&["surplus"], "surplus"),
@@ -108,6 +109,7 @@ fn wrong_calls_name_the_option_and_exit_2() {
         (&["--keepalive-timeout", "-1"], "keepalive-timeout"),
         (&["--forwarded=on"], "forwarded"),
         (&["--via", "two words"], "via"),
+        (&["--log-format", "combined"], "log-format"),
     ];
     for (call, names) in calls {
         // A port of the kernel's choosing, so that a call wrongly accepted cannot disturb anybody.

@@ -257,6 +257,18 @@ fn the_access_log_moves() {
 }
 
 #[test]
+fn the_access_log_takes_another_format() {
+    let origin = Origin::echo();
+    let scene = Scene::new(ALLOWED, &[]);
+    connect(scene.proxy.addr, origin.addr);
+    scene.proxy.access.wait("a line of ours", |line| line.ends_with(" end=done"));
+    scene.reload(&format!("{ALLOWED}log-format squid\n"));
+    connect(scene.proxy.addr, origin.addr);
+    scene.proxy.access.wait("a line of Squid's", |line| line.contains(" TCP_TUNNEL/200 "));
+    assert_eq!(scene.proxy.access.all().len(), 2);
+}
+
+#[test]
 fn timeouts_and_families_change() {
     let scene = Scene::new("allow 127.0.0.0/8\n", &[]);
     let origin = ByHand::open();

@@ -234,7 +234,10 @@ Plain HTTP
       --forwarded             tell the destination who asked: Forwarded: for=ADDR
 
 Log
-      --access-log FILE       a line per tunnel or request; - is stdout, or off [-]
+      --access-log FILE       a line per tunnel or request; - is stdout, syslog the
+                              local daemon (a file of that name: ./syslog), or
+                              off [-]
+      --log-format FORMAT     adit, squid or json [adit]
   -v, --verbose               log more; repeatable
   -q, --quiet                 log less; repeatable
 

@@ -1,5 +1,6 @@
 //! Decides. Pure: bytes, names, addresses and time go in, decisions come out. Nothing here knows a socket, a clock, a log
 //! or a thread.
+pub mod access_line;
 pub mod base64;
 pub mod body;
 pub mod cache;
@@ -28,6 +29,7 @@ pub mod session;
 pub mod target;
 pub mod tick;
 pub mod tls_probe;
+pub mod unix_time;
 pub mod users;
 pub mod verdict;
 pub mod x509;

@@ -3,69 +3,93 @@
 //! A reader that is too slow, or a full disk, costs lines and not the loop's time: lines that do not fit into the backlog
 //! are dropped and counted, and the count is logged when writing works again.
 
-use std::fmt::{self, Display};
-use std::io::{self, ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
 
 use super::output::Output;
-use crate::config::LOG_BACKLOG_BYTES as BACKLOG_BYTES;
+use super::syslog::unix_time;
+use crate::config::{AccessLogConfig, AccessLogTarget, LOG_BACKLOG_BYTES as BACKLOG_BYTES};
 use crate::proto::session::Record;
 use crate::proto::tick::Tick;
 
 /// A line waits at most this long for others to be written with it.
 const BATCH_MS: u64 = 100;
+/// When nothing more is taken, the next attempt comes so soon if something was: a syslog daemon's queue holds as few as ten
+/// lines (unix(7), `max_dgram_qlen`). It comes twice as late each time that nothing was, up to [`BATCH_MS`].
+const RETRY_MS: u64 = 2;
 /// As many bytes are written at once, the most that a pipe takes whole or not at all (pipe(7), `PIPE_BUF`): lines of
 /// different loops never mix.
 const BATCH_BYTES: usize = 4096;
 /// No line is longer: the target is bounded by the longest name, a URL is cut.
-const LINE_MAX_BYTES: usize = 2048;
+const LINE_MAX_BYTES: usize = 4096;
 const _: () = assert!(LINE_MAX_BYTES <= BATCH_BYTES);
 
 /// One loop's end of the access log.
 #[derive(Debug)]
 pub struct AccessLog {
+    config: AccessLogConfig,
+    /// None when it is off.
     output: Option<Output>,
-    /// Of the file, for opening it anew.
-    path: Option<PathBuf>,
     backlog: Vec<u8>,
     write_at: Option<Tick>,
+    retry_ms: u64,
     /// Lines lost since the condition began; 0 outside it.
     dropped: u64,
     /// The last write was taken.
     taken: bool,
+    /// What was written last ends inside a line: the disk became full there.
+    is_inside_line: bool,
+    /// The rest of that line is lost, and counted; the backlog begins with its end alone, so that no other runs into it.
+    owes_end: bool,
 }
 
 impl AccessLog {
-    /// Writes nowhere.
-    #[must_use]
-    pub fn off() -> AccessLog {
-        AccessLog { output: None, path: None, backlog: Vec::new(), write_at: None, dropped: 0, taken: true }
-    }
-
-    /// Writes to the process's standard output.
+    /// Opens it. A file is created if need be, and appended to; a syslog daemon need not be there yet.
     ///
     /// # Errors
-    /// When the system has no descriptor left.
-    pub fn stdout() -> io::Result<AccessLog> {
-        Ok(AccessLog { output: Some(Output::standard(io::stdout())?), ..AccessLog::off() })
+    /// When the file cannot be opened, or the system has no descriptor left.
+    pub fn open(config: &AccessLogConfig) -> io::Result<AccessLog> {
+        let output = match &config.target {
+            AccessLogTarget::Off => None,
+            AccessLogTarget::Stdout => Some(Output::standard(io::stdout())?),
+            AccessLogTarget::Syslog => Some(Output::syslog()?),
+            AccessLogTarget::File(path) => Some(Output::file(path)?),
+        };
+        Ok(AccessLog::with(config.clone(), output))
     }
 
-    /// Appends to a file, which is created if need be.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn file(path: &Path) -> io::Result<AccessLog> {
-        Ok(AccessLog { output: Some(Output::file(path)?), path: Some(path.into()), ..AccessLog::off() })
+    fn with(config: AccessLogConfig, output: Option<Output>) -> AccessLog {
+        AccessLog {
+            config,
+            output,
+            backlog: Vec::new(),
+            write_at: None,
+            retry_ms: RETRY_MS,
+            dropped: 0,
+            taken: true,
+            is_inside_line: false,
+            owes_end: false,
+        }
     }
 
-    /// Opens the file anew, for whoever has renamed the old one. What waits goes into the new one.
+    /// Opens the file anew, for whoever has renamed the old one. What the old one does not take goes into the new one.
     pub fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
+        let AccessLogTarget::File(path) = &self.config.target else { return };
         match Output::file(path) {
-            Ok(output) => self.output = Some(output),
+            Ok(output) => {
+                self.write_out();
+                self.leave_torn_line();
+                self.output = Some(output);
+            }
             Err(error) => log::warn!("access log: {} is not reopened: {error}", path.display()),
         }
+    }
+
+    /// Another takes its place, once it has written what can be written without waiting. The rest is lost, counted and
+    /// reported.
+    pub fn replace(&mut self, other: AccessLog) {
+        self.finish();
+        *self = other;
     }
 
     /// Adds the line of one exchange.
@@ -74,16 +98,19 @@ impl AccessLog {
             return;
         }
         let start = self.backlog.len();
-        let line = Line { record, ended: SystemTime::now() };
-        // Writing to memory cannot fail.
-        let _ = writeln!(self.backlog, "{line}");
-        if self.backlog.len() > BACKLOG_BYTES || self.backlog.len() - start > LINE_MAX_BYTES {
+        self.config.format.push_line(record, unix_time(), &mut self.backlog);
+        self.backlog.push(b'\n');
+        if self.backlog.len() - start > LINE_MAX_BYTES {
+            self.backlog.truncate(start);
+            self.drop_lines(1, &"one is too long");
+        } else if self.backlog.len() > BACKLOG_BYTES {
             self.backlog.truncate(start);
             self.drop_lines(1, &"its reader is too slow");
         }
-        self.write_at.get_or_insert(now.after(BATCH_MS));
-        if self.backlog.len() >= BATCH_BYTES {
-            self.write_at = self.write_at.min(Some(now));
+        let due = *self.write_at.get_or_insert(now.after(BATCH_MS));
+        // A batch is full. Once only: what has not been taken then is tried again in its own time.
+        if start < BATCH_BYTES && self.backlog.len() >= BATCH_BYTES {
+            self.write_at = Some(due.min(now));
         }
     }
 
@@ -95,10 +122,16 @@ impl AccessLog {
 
     /// Writes the batch if it is due.
     pub fn write_due(&mut self, now: Tick) {
-        if self.write_at.is_some_and(|due| due <= now) {
-            self.write_out();
-            self.write_at = if self.backlog.is_empty() { None } else { Some(now.after(BATCH_MS)) };
+        if self.write_at.is_none_or(|due| due > now) {
+            return;
         }
+        let waiting = self.backlog.len();
+        self.write_out();
+        let is_stuck = self.backlog.len() == waiting;
+        self.retry_ms = if is_stuck { BATCH_MS.min(2 * self.retry_ms) } else { RETRY_MS };
+        // The end of a torn line is in no hurry: it is written with the next line.
+        let is_written = self.backlog.len() <= usize::from(self.owes_end);
+        self.write_at = if is_written { None } else { Some(now.after(self.retry_ms)) };
     }
 
     /// Writes as much as is taken without waiting.
@@ -107,48 +140,80 @@ impl AccessLog {
         while written < self.backlog.len() {
             let batch = whole_lines(&self.backlog[written..]);
             match self.output.as_mut().map_or(Ok(batch.len()), |output| output.write(batch)) {
+                // Nothing is no way to go on.
+                Ok(0) => break,
                 Ok(count) => {
+                    self.is_inside_line = batch[count.min(batch.len()) - 1] != b'\n';
+                    self.owes_end = false;
                     written += count;
                     self.taken = true;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // The reader is gone, or the disk is full: keeping the lines would not help.
                 Err(error) => {
-                    let lines = count_lines(batch);
-                    written += batch.len();
-                    self.taken = false;
-                    self.drop_lines(lines, &error);
+                    self.backlog.drain(..written);
+                    return self.drop_backlog(&error);
                 }
             }
         }
         self.backlog.drain(..written);
         if self.backlog.is_empty() && self.taken && self.dropped > 0 {
-            log::warn!("access log: written again, {} lines were dropped", self.dropped);
+            log::warn!(
+                "access log {}: written again, {} lines were dropped",
+                self.config.target,
+                self.dropped
+            );
             self.dropped = 0;
         }
     }
 
-    /// The last chance before the process ends.
+    /// The reader is gone, or the disk is full: keeping the lines would not help.
+    fn drop_backlog(&mut self, why: &dyn Display) {
+        let lost = self.lines_waiting();
+        self.backlog.clear();
+        self.taken = false;
+        self.owes_end = self.is_inside_line;
+        if self.owes_end {
+            self.backlog.push(b'\n');
+        }
+        self.drop_lines(lost, why);
+    }
+
+    /// The rest of a line that has begun elsewhere makes no sense where the next one goes.
+    fn leave_torn_line(&mut self) {
+        if !self.is_inside_line {
+            return;
+        }
+        let rest = self.backlog.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        self.backlog.drain(..rest);
+        self.is_inside_line = false;
+        if !std::mem::take(&mut self.owes_end) {
+            self.drop_lines(1, &"the old file did not take it");
+        }
+    }
+
+    /// The last chance before the process ends, or another log takes over.
     pub fn finish(&mut self) {
         self.write_out();
-        let lost = self.dropped + count_lines(&self.backlog);
+        let lost = self.dropped + self.lines_waiting();
         if lost > 0 {
-            log::warn!("access log: {lost} lines were dropped");
+            log::warn!("access log {}: {lost} lines were dropped", self.config.target);
         }
+    }
+
+    /// Lines in the backlog that are not counted as lost.
+    fn lines_waiting(&self) -> u64 {
+        let ends = self.backlog.iter().filter(|&&byte| byte == b'\n').count();
+        ends.saturating_sub(usize::from(self.owes_end)) as u64
     }
 
     /// Said once when it begins; how many it were is said when it is over.
     fn drop_lines(&mut self, lines: u64, why: &dyn Display) {
-        if self.dropped == 0 {
-            log::warn!("access log: lines are being dropped: {why}");
+        if self.dropped == 0 && lines > 0 {
+            log::warn!("access log {}: lines are being dropped: {why}", self.config.target);
         }
         self.dropped += lines;
     }
-}
-
-fn count_lines(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
 /// As many whole lines from the start of `bytes` as one write takes; what an incomplete write has left over goes first.
@@ -162,76 +227,11 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// The `adit` format.
-struct Line<'a> {
-    record: &'a Record<'a>,
-    ended: SystemTime,
-}
-
-impl Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let record = self.record;
-        let user = OrDash(record.user);
-        write!(f, "{} {} {user} {}", Timestamp(self.ended), record.client, record.request)?;
-        write!(
-            f,
-            " {} via={} rule={} up={} down={} dns={} dial={} total={} end={}",
-            OrDash(record.status),
-            OrDash(record.via),
-            OrDash(record.rule),
-            record.up_bytes,
-            record.down_bytes,
-            OrDash(record.dns_ms),
-            OrDash(record.dial_ms),
-            record.total_ms,
-            record.end
-        )
-    }
-}
-
-struct OrDash<T>(Option<T>);
-
-impl<T: Display> Display for OrDash<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("-"),
-        }
-    }
-}
-
-/// `2026-11-20T15:04:05.123Z`, as in RFC 3339.
-#[derive(Debug)]
-pub struct Timestamp(pub SystemTime);
-
-impl Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since_epoch = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let (days, second) = (since_epoch.as_secs() / 86_400, since_epoch.as_secs() % 86_400);
-        let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        let ms = since_epoch.subsec_millis();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-    }
-}
-
-/// Days since 1970-01-01 to year, month and day: Howard Hinnant's `civil_from_days`, for days that are not negative. The
-/// year is counted from March, which puts the leap day at its end.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::proto::access_line::LogFormat;
     use crate::proto::session::Asked;
     use crate::proto::target::Target;
     use std::fs::File;
@@ -257,55 +257,24 @@ mod tests {
         }
     }
 
-    fn line(record: &Record<'_>) -> String {
-        let ended = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_187_045_123);
-        Line { record, ended }.to_string()
+    fn to(output: Output) -> AccessLog {
+        AccessLog::with(AccessLogConfig::default(), Some(output))
     }
 
-    #[test]
-    fn line_is_as_documented() {
-        let target = Target::from_authority(b"example.org:443").unwrap();
-        assert_eq!(
-            line(&record(&target)),
-            "2026-11-20T15:04:05.123Z 10.1.2.3:53122 - CONNECT example.org:443 200 via=203.0.113.9:443 \
-             rule=default up=1842 down=90211 dns=3 dial=11 total=4210 end=done"
-        );
-        let nothing = Record {
-            request: Asked::Nothing,
-            status: Some(400),
-            via: None,
-            rule: None,
-            dns_ms: None,
-            dial_ms: None,
-            end: "http_request_error",
-            ..record(&target)
-        };
-        assert!(line(&nothing).contains(" 10.1.2.3:53122 - - - 400 via=- rule=- "));
+    fn pipe() -> (std::io::PipeReader, AccessLog) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        (reader, to(Output::File(File::from(OwnedFd::from(writer)))))
     }
 
-    #[test]
-    fn dates_are_right_around_leap_days_and_centuries() {
-        for (days, date) in [
-            (0, (1970, 1, 1)),
-            (58, (1970, 2, 28)),
-            (59, (1970, 3, 1)),
-            (11_016, (2000, 2, 29)),
-            (11_017, (2000, 3, 1)),
-            (20_777, (2026, 11, 20)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-        ] {
-            assert_eq!(civil_from_days(days), date, "day {days}");
-        }
+    fn target() -> Target {
+        Target::from_authority(b"example.org:443").unwrap()
     }
 
     #[test]
     fn full_pipe_drops_lines_whole_and_says_how_many() {
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        rustix::io::ioctl_fionbio(&writer, true).unwrap();
-        let mut log =
-            AccessLog { output: Some(Output::File(File::from(OwnedFd::from(writer)))), ..AccessLog::off() };
-        let target = Target::from_authority(b"example.org:443").unwrap();
+        let (mut reader, mut log) = pipe();
+        let target = target();
         let mut total = 0u64;
         while log.dropped < 10 {
             log.add(&record(&target), Tick(total));
@@ -327,5 +296,122 @@ mod tests {
         let text = String::from_utf8(seen).unwrap();
         assert_eq!(text.lines().count() as u64, total - dropped);
         assert!(text.lines().all(|line| line.ends_with("end=done") && line.starts_with("20")));
+    }
+
+    #[test]
+    fn a_full_batch_is_due_at_once_and_a_full_pipe_is_tried_ever_later() {
+        let (mut reader, mut log) = pipe();
+        let target = target();
+        log.add(&record(&target), Tick(1000));
+        assert_eq!(log.next_deadline(), Some(Tick(1000 + BATCH_MS)));
+        while log.backlog.len() < BATCH_BYTES {
+            log.add(&record(&target), Tick(1001));
+        }
+        assert_eq!(log.next_deadline(), Some(Tick(1001)));
+        let mut now = Tick(1001);
+        log.write_due(now);
+        assert_eq!(log.next_deadline(), None);
+        while log.next_deadline().is_none_or(|due| due >= now.after(BATCH_MS)) {
+            log.add(&record(&target), now);
+            log.write_due(now);
+        }
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            log.add(&record(&target), now);
+            let due = log.next_deadline().unwrap();
+            waits.push(due.since(now));
+            now = due;
+            log.write_due(now);
+        }
+        assert!(waits[0] <= 2 * RETRY_MS && waits[7] == BATCH_MS, "{waits:?}");
+        assert!(waits.windows(2).all(|pair| pair[1] == BATCH_MS.min(2 * pair[0])), "{waits:?}");
+        reader.read_exact(&mut [0; 32768]).unwrap();
+        now = now.after(BATCH_MS);
+        log.write_due(now);
+        assert!(log.next_deadline().is_none_or(|due| due == now.after(RETRY_MS)));
+    }
+
+    #[test]
+    fn a_full_disk_loses_what_waits_and_no_more() {
+        let target = target();
+        let mut log = to(Output::file(std::path::Path::new("/dev/full")).unwrap());
+        for lines in 1..=3 {
+            log.add(&record(&target), Tick(0));
+            log.write_out();
+            assert_eq!((log.dropped, log.backlog.len()), (lines, 0));
+        }
+        // Space is there again.
+        let (mut reader, other) = pipe();
+        log.output = other.output;
+        log.add(&record(&target), Tick(0));
+        log.write_due(Tick(BATCH_MS));
+        assert_eq!((log.dropped, log.write_at), (0, None));
+        drop(log);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_torn_by_a_full_disk_runs_into_no_other() {
+        let target = target();
+        let (mut reader, mut log) = pipe();
+        log.add(&record(&target), Tick(0));
+        log.add(&record(&target), Tick(0));
+        // Half of the first was taken, then the disk is full.
+        let half = log.backlog.len() / 4;
+        log.backlog.drain(..half);
+        log.is_inside_line = true;
+        let pipe = log.output.replace(Output::file(std::path::Path::new("/dev/full")).unwrap());
+        log.write_due(Tick(BATCH_MS));
+        assert_eq!((log.dropped, &*log.backlog, log.write_at), (2, &b"\n"[..], None));
+        log.add(&record(&target), Tick(0));
+        log.write_due(Tick(2 * BATCH_MS));
+        assert_eq!((log.dropped, &*log.backlog, log.write_at), (3, &b"\n"[..], None), "its end is no line");
+        log.output = pipe;
+        log.add(&record(&target), Tick(0));
+        log.write_due(Tick(4 * BATCH_MS));
+        assert_eq!((log.dropped, log.backlog.len()), (0, 0));
+        drop(log);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("\n20") && text.ends_with("end=done\n"), "{text}");
+    }
+
+    #[test]
+    fn nothing_of_a_torn_line_goes_into_another_file() {
+        for (owes_end, dropped) in [(false, 1), (true, 7)] {
+            let (_reader, mut log) = pipe();
+            log.backlog = b"rest\nwhole\n".to_vec();
+            (log.is_inside_line, log.owes_end, log.dropped) = (true, owes_end, if owes_end { 7 } else { 0 });
+            log.leave_torn_line();
+            assert_eq!((&*log.backlog, log.dropped), (&b"whole\n"[..], dropped));
+            assert!(!log.is_inside_line && !log.owes_end);
+            log.leave_torn_line();
+            assert_eq!((&*log.backlog, log.dropped), (&b"whole\n"[..], dropped), "once");
+        }
+    }
+
+    #[test]
+    fn another_takes_over_once_all_is_written() {
+        let target = target();
+        let (mut old, mut log) = pipe();
+        log.add(&record(&target), Tick(0));
+        let (mut new, mut other) = pipe();
+        other.config.format = LogFormat::Json;
+        log.replace(other);
+        log.add(&record(&target), Tick(0));
+        log.finish();
+        drop(log);
+        let (mut first, mut second) = (String::new(), String::new());
+        old.read_to_string(&mut first).unwrap();
+        new.read_to_string(&mut second).unwrap();
+        assert!(first.starts_with("20") && first.lines().count() == 1, "{first}");
+        assert!(second.starts_with('{') && second.lines().count() == 1, "{second}");
+        let mut off =
+            AccessLog::open(&AccessLogConfig { target: AccessLogTarget::Off, ..AccessLogConfig::default() })
+                .unwrap();
+        off.add(&record(&target), Tick(0));
+        assert_eq!((off.next_deadline(), off.backlog.len()), (None, 0));
     }
 }

@@ -14,4 +14,5 @@ pub mod signals;
 pub mod sockets;
 pub mod stream;
 pub mod supervisor;
+pub mod syslog;
 pub mod watch;

@@ -1,4 +1,4 @@
-//! Writing to standard output, standard error or a file without ever waiting for whoever reads it.
+//! Writing to standard output, standard error, a file or syslog without ever waiting for whoever reads it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::net::SendFlags;
 
+use super::syslog::{SOCKET_PATH, Syslog};
+
 /// Somewhere to write to.
 #[derive(Debug)]
 pub enum Output {
@@ -19,6 +21,8 @@ pub enum Output {
     Socket(OwnedFd),
     /// Somebody else's terminal or pipe, which we may write to but not open: asked before each write.
     Shared(File),
+    /// The local syslog daemon: takes one line with each write.
+    Syslog(Syslog),
 }
 
 impl Output {
@@ -47,6 +51,14 @@ impl Output {
         open(path).map(Output::File)
     }
 
+    /// The local syslog daemon, which need not be there yet.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn syslog() -> io::Result<Output> {
+        Syslog::new(Path::new(SOCKET_PATH)).map(Output::Syslog)
+    }
+
     /// Writes as much as is taken at once.
     ///
     /// # Errors
@@ -65,6 +77,7 @@ impl Output {
                     _ => file.write(bytes),
                 }
             }
+            Output::Syslog(syslog) => syslog.send_line(bytes),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::access_log::AccessLog;
 use super::name_files;
 use super::names::NamesConfig;
-use crate::config::{AccessLogTarget, Config, DEFAULT_HOSTS};
+use crate::config::{Config, DEFAULT_HOSTS};
 use crate::proto::session::Policy;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -121,15 +121,8 @@ impl Settings {
     /// # Errors
     /// When its file cannot be opened.
     pub fn access_log(&self) -> Result<AccessLog, BadFile> {
-        let failed = |what: String| move |error| BadFile::System { what, error };
-        match &self.config.access_log {
-            AccessLogTarget::Off => Ok(AccessLog::off()),
-            AccessLogTarget::Stdout => {
-                AccessLog::stdout().map_err(failed("cannot write to standard output".to_owned()))
-            }
-            AccessLogTarget::File(path) => {
-                AccessLog::file(path).map_err(failed(format!("cannot write to {}", path.display())))
-            }
-        }
+        let log = &self.config.access_log;
+        AccessLog::open(log)
+            .map_err(|error| BadFile::System { what: format!("cannot write to {}", log.target), error })
     }
 }

@@ -1,15 +1,14 @@
 //! What a ClientHello gets: one with the name in it, and where that is cut off, what becomes of others.
 
-use std::time::SystemTime;
-
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Checking, Opened, Route, cut_word};
 use crate::proto::target::Host;
 use crate::proto::tls_probe::{Answer, Offer, RANDOM_BYTES, Reading, alert_name, client_hello, read};
+use crate::proto::unix_time::UnixTime;
 use crate::proto::verdict::{Cause, CertificateFault, Cut, Nameless, Probed};
 use crate::proto::x509::{Certificate, Moment, Name};
-use crate::sys::access_log::Timestamp;
+use crate::sys::syslog::unix_time;
 
 /// What became of a hello.
 enum Heard {
@@ -115,7 +114,7 @@ impl Checking<'_> {
         self.line("", format_args!("names    {}", certificate.names));
         let Name { common_name, organization } = certificate.issuer;
         let issuer = if common_name.is_empty() { organization } else { common_name };
-        let now = moment(SystemTime::now());
+        let now = moment(unix_time());
         let fault = if !certificate.is_for_host {
             CertificateFault::OtherName
         } else if now < certificate.not_before || certificate.not_after < now {
@@ -129,10 +128,10 @@ impl Checking<'_> {
     }
 }
 
-fn moment(time: SystemTime) -> Moment {
+fn moment(time: UnixTime) -> Moment {
     let mut moment: Moment = [b'0'; 14];
-    let digits = Timestamp(time).to_string();
-    for (place, digit) in moment.iter_mut().zip(digits.bytes().filter(u8::is_ascii_digit)) {
+    let digits = time.rfc3339().into_iter().filter(u8::is_ascii_digit);
+    for (place, digit) in moment.iter_mut().zip(digits) {
         *place = digit;
     }
     moment

@@ -30,7 +30,7 @@ impl EventLoop {
             None => self.names.flush(),
         }
         if let Some(new) = access_log {
-            std::mem::replace(&mut self.access_log, new).finish();
+            self.access_log.replace(new);
         }
         for socket in open {
             self.add_listener(socket);
