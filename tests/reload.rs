@@ -395,7 +395,8 @@ fn signals_and_changes_do_not_disturb_a_drain() {
     // The loop without the tunnel ends; the two that are left are the main thread and the loop with it.
     let threads = || std::fs::read_dir(format!("/proc/{}/task", scene.proxy.id())).unwrap().count();
     until("the other loop to end", || (threads() == 2).then_some(()));
-    scene.hang_up();
+    scene.proxy.signal(Signal::HUP);
+    scene.proxy.log.wait("no reload", |line| line.contains("draining: settings are not read again"));
     scene.proxy.signal(Signal::USR1);
     scene.dir.replace("hosts", hosts(2));
     scene.proxy.log.wait(ANEW, |line| line.contains(ANEW));

@@ -121,6 +121,7 @@ impl Supervisor<'_> {
     /// Everything is read and opened first; only then is anything changed, in each loop by one message.
     fn reload(&mut self) -> Result<(), Failed> {
         if self.draining {
+            log::info!("draining: settings are not read again");
             return Ok(());
         }
         match self.prepare() {
