@@ -604,7 +604,9 @@ fn policy(given: &Given, listen: &[SocketAddr]) -> Result<RuleSet, UsageError> {
     Ok(RuleSet {
         clients: if clients.is_empty() { default_clients(listen) } else { clients },
         deny: each(given, "deny", rule)?,
+        deny_lists: Vec::new(),
         allow: each(given, "allow", rule)?,
+        allow_lists: Vec::new(),
         connect_ports: ports(given, "connect-port", DEFAULT_CONNECT_PORTS)?,
         http_ports: ports(given, "http-port", DEFAULT_HTTP_PORTS)?,
         default: choice(given, "default", &defaults, "allow or deny")?.unwrap_or(DefaultAction::Allow),

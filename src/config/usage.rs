@@ -191,12 +191,13 @@ Who may use it, and where they may go
                               [{connect_ports}]
       --http-port PORTS       ports plain HTTP may reach [{http_ports}]
 
-  DEST is name, .name (that domain and everything under it), an address, a
-  network like 10.0.0.0/8, or *. A port may follow: name:8443, *:8000-8999,
-  [2001:db8::]/32:443. 'DEST from NET' speaks only for clients in NET.
+  DEST is name, .name (that domain and everything under it), *.name (only what
+  is under it), an address, a network like 10.0.0.0/8, or *. A port may follow:
+  name:8443, *:8000-8999, [2001:db8::]/32:443. 'DEST from NET' and 'DEST user NAME'
+  speak only for clients in NET, or for that user.
   The first of these that speaks decides:
-    1. a --deny that matches
-    2. an --allow that matches; it also lifts 3 and 4 for that destination
+    1. a --deny that matches, then a --deny-file
+    2. an --allow or --allow-file; it also lifts 3 and 4 for that destination
     3. the port: --connect-port, or --http-port for plain HTTP
     4. the guard: loopback, private and other special-purpose addresses
     5. --default

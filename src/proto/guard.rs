@@ -1,10 +1,12 @@
 //! The guard: which addresses are special-purpose and not to be reached through a public proxy, after IPv4 addresses
 //! have been unwrapped from the IPv6 addresses that carry them.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A network: the addresses that share its first `prefix_bits` bits. No bit behind them is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A network: the addresses that share its first `prefix_bits` bits. No bit behind them is set. In order, a network comes
+/// directly before those inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Net {
     address: IpAddr,
     prefix_bits: u8,
@@ -28,6 +30,14 @@ impl Net {
         Net { address, prefix_bits: if address.is_ipv4() { 32 } else { 128 } }
     }
 
+    /// The network of this many bits around an address; a prefix that is too long for IPv4 is that of the address alone.
+    #[must_use]
+    pub fn around_v4(address: Ipv4Addr, prefix_bits: u8) -> Net {
+        let prefix_bits = if prefix_bits < 32 { prefix_bits } else { 32 };
+        let first = address.to_bits() & mask32(prefix_bits);
+        Net { address: IpAddr::V4(Ipv4Addr::from_bits(first)), prefix_bits }
+    }
+
     const fn v4(a: u8, b: u8, c: u8, prefix_bits: u8) -> Net {
         Net { address: IpAddr::V4(Ipv4Addr::new(a, b, c, 0)), prefix_bits }
     }
@@ -36,10 +46,16 @@ impl Net {
         Net { address: IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)), prefix_bits }
     }
 
-    /// Its first address.
+    /// The first address.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// How many bits its addresses share.
+    #[must_use]
+    pub fn prefix_bits(&self) -> u8 {
+        self.prefix_bits
     }
 
     /// Whether the address is in the network. Families never mix.
@@ -72,6 +88,16 @@ impl Net {
             },
             IpAddr::V4(_) | IpAddr::V6(_) => self,
         }
+    }
+}
+
+/// As a rule writes it: `10.0.0.0/8`, and an address by itself without its prefix.
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Net::host(self.address) {
+            return self.address.fmt(f);
+        }
+        write!(f, "{}/{}", self.address, self.prefix_bits)
     }
 }
 
@@ -108,6 +134,12 @@ const COMPATIBLE: Net = Net::v6(0, 0, 0, 96);
 const NAT64: Net = Net::v6(0x64, 0xff9b, 0, 96);
 const SIX_TO_FOUR: Net = Net::v6(0x2002, 0, 0, 16);
 const TEREDO: Net = Net::v6(0x2001, 0, 0, 32);
+
+/// Whether all addresses of this network are made in one of the forms that carry IPv4 (`::` and `::1` among them).
+#[must_use]
+pub fn lies_in_carrying_form(net: &Net) -> bool {
+    [MAPPED, TRANSLATED, COMPATIBLE, NAT64, SIX_TO_FOUR, TEREDO].iter().any(|form| net.lies_in(form))
+}
 
 /// Unwraps IPv4 from an IPv6 address: mapped and compatible (RFC 4291 2.5.5), translated (RFC 2765 2.1), NAT64
 /// (RFC 6052 2.1), 6to4 (RFC 3056 2), Teredo (RFC 4380 4). `::` and `::1` are addresses of their own.

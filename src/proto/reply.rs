@@ -55,16 +55,16 @@ pub enum Refusal {
         /// `--connect-port` or `--http-port`.
         option: &'static str,
     },
-    /// A `--deny` that names the host.
+    /// A rule that denies names the host.
     DeniedByRule {
-        /// The rule as the operator wrote it.
+        /// The rule with its option: `--deny .example.com`, `--deny-file ads.txt (.example.com)`.
         rule: Box<str>,
     },
     /// No rule matched and `--default` is `deny`.
     DeniedByDefault,
-    /// A `--deny` that names the address.
+    /// A rule that denies holds the address.
     AddressDenied {
-        /// The rule as the operator wrote it.
+        /// The rule with its option.
         rule: Box<str>,
     },
     /// The guard keeps the address.
@@ -243,11 +243,9 @@ impl Refusal {
             Refusal::NotAuthenticated => "the credentials are missing or not in --users".into(),
             Refusal::ClientNotAllowed => "the client's address is not in --client".into(),
             Refusal::PortNotAllowed { port, option } => format!("port {port} is not in {option}").into(),
-            Refusal::DeniedByRule { rule } => format!("--deny {rule} names this destination").into(),
+            Refusal::DeniedByRule { rule } => format!("{rule} names this destination").into(),
             Refusal::DeniedByDefault => "no --allow names this destination and --default is deny".into(),
-            Refusal::AddressDenied { rule } => {
-                format!("--deny {rule} holds the destination's address").into()
-            }
+            Refusal::AddressDenied { rule } => format!("{rule} holds the destination's address").into(),
             Refusal::Guarded { range } => {
                 format!("the destination's address is special-purpose ({range}); only an --allow opens it")
                     .into()
@@ -473,7 +471,7 @@ mod tests {
 
     /// Every row of the contract's table.
     fn rows() -> Vec<(Refusal, u16, &'static str, &'static str)> {
-        let rule = || Box::from(".example.com");
+        let rule = || Box::from("--deny .example.com");
         vec![
             (Refusal::BadRequest("a bare CR"), 400, "http_request_error", "a bare CR"),
             (Refusal::BadTarget("no port"), 400, "http_request_error", "no port"),

@@ -1,19 +1,27 @@
 //! Who may use the proxy and what may be reached, in the contract's order: deny, allow, ports, guard, default.
 //! Names are judged before resolving, addresses on the way to being dialed.
 
+mod list;
+mod names;
+mod nets;
 mod ports;
 mod rule;
+mod sort;
+mod tier;
 
 use super::guard::{Net, carried, special_purpose};
 use super::reply::Refusal;
 use super::target::{Host, Target};
+pub use list::{BadLines, List, MAX_BAD_LINES, MAX_LIST_BYTES};
 pub use ports::Ports;
 pub use rule::{BadRule, Rule, parse_net};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tier::{Action, Asked, Tier};
 
 /// What decided, as it stands in the access line: `default`, `guard`, `connect-port`, `http-port`, `client`, `deny:.example.com`,
-/// `allow:10.0.0.0/8_from_192.0.2.1`. Without white space.
+/// `allow:10.0.0.0/8_from_192.0.2.1`, `deny-file:/etc/adit/ads.txt:.example.com`. Without white space.
 pub type RuleName = Cow<'static, str>;
 
 /// The name of what decides when [`Rules::client_may`] says no.
@@ -78,14 +86,28 @@ pub struct RuleSet {
     pub clients: Vec<Net>,
     /// `--deny`, in order.
     pub deny: Vec<Rule>,
+    /// `--deny-file`, in order: asked when no rule of [`RuleSet::deny`] holds. Shared, as each may be large.
+    pub deny_lists: Vec<Arc<List>>,
     /// `--allow`, in order.
     pub allow: Vec<Rule>,
+    /// `--allow-file`, likewise.
+    pub allow_lists: Vec<Arc<List>>,
     /// Ports that CONNECT may reach.
     pub connect_ports: Ports,
     /// Ports that plain HTTP may reach.
     pub http_ports: Ports,
     /// When no rule matches.
     pub default: DefaultAction,
+}
+
+impl RuleSet {
+    /// Whether a rule is for one user only: it never speaks where nobody is asked for credentials.
+    #[must_use]
+    pub fn names_a_user(&self) -> bool {
+        let lists = self.deny_lists.iter().chain(&self.allow_lists);
+        let in_lists = lists.flat_map(|list| list.rules());
+        self.deny.iter().chain(&self.allow).chain(in_lists).any(Rule::is_for_a_user)
+    }
 }
 
 /// The policy, compiled. Built once, shared by all loops.
@@ -117,17 +139,17 @@ impl Rules {
         if let Host::Ip(_) = target.host {
             return Early::Resolve(None);
         }
-        let asked = |rule: &&Rule| rule.speaks_for(who.address.to_canonical(), target.port);
-        if let Some(rule) = self.policy.deny.iter().filter(asked).find(|rule| rule.names(&target.host)) {
-            return Early::Refuse(Refusal::DeniedByRule { rule: rule.text().into() }, rule.name("deny"));
+        let asked = Asked { who: canonical_who(who), target, completed: None, address: None };
+        if let Some(found) = self.deny().first(&asked) {
+            return Early::Refuse(found.refusal(), found.name());
         }
-        // An allow for the name holds whatever the addresses are; one for a network may hold for one of them.
-        if let Some(rule) = self.policy.allow.iter().filter(asked).find(|rule| rule.names(&target.host)) {
-            return Early::Resolve(Some(rule.name("allow")));
+        // An allow for the name holds whatever the addresses are; one for a network may hold for one of them, and one for
+        // another name if the search list completes this one to it.
+        let allow = self.allow();
+        if let Some(found) = allow.first(&asked) {
+            return Early::Resolve(Some(found.name()));
         }
-        // So may one for another name, if the search list completes this one to it.
-        let may_be_completed = matches!(&target.host, Host::Name(name) if !name.contains('.'));
-        if self.policy.allow.iter().filter(asked).any(|rule| may_be_completed || rule.is_for_addresses()) {
+        if allow.may_yet_hold(&asked) {
             return Early::Resolve(match self.policy.default {
                 DefaultAction::Allow => Some(DEFAULT_RULE),
                 DefaultAction::Deny => None,
@@ -153,8 +175,9 @@ impl Rules {
         address: IpAddr,
         service: Service,
     ) -> Verdict {
-        let who = Who { address: who.address.to_canonical(), ..who };
-        let verdict = self.judge_by_rules(who, target, completed, address.to_canonical(), service);
+        let judged = address.to_canonical();
+        let asked = Asked { who: canonical_who(who), target, completed, address: Some(judged) };
+        let verdict = self.judge_by_rules(&asked, judged, service);
         match verdict {
             // No rule lifts this: a proxy that dials itself serves nobody.
             Verdict::Allow(_) if self.is_own_listener(SocketAddr::new(address, target.port)) => {
@@ -174,30 +197,14 @@ impl Rules {
     }
 
     /// The contract's order; the first that speaks decides.
-    fn judge_by_rules(
-        &self,
-        who: Who<'_>,
-        target: &Target,
-        completed: Option<&str>,
-        address: IpAddr,
-        service: Service,
-    ) -> Verdict {
-        let asked = |rule: &&Rule| rule.speaks_for(who.address, target.port);
-        let names =
-            |rule: &Rule| rule.names(&target.host) || completed.is_some_and(|name| rule.names_name(name));
-        for rule in self.policy.deny.iter().filter(asked) {
-            if names(rule) {
-                return Verdict::Deny(Refusal::DeniedByRule { rule: rule.text().into() }, rule.name("deny"));
-            }
-            if rule.denies(address) {
-                return Verdict::Deny(Refusal::AddressDenied { rule: rule.text().into() }, rule.name("deny"));
-            }
+    fn judge_by_rules(&self, asked: &Asked<'_>, address: IpAddr, service: Service) -> Verdict {
+        if let Some(found) = self.deny().first(asked) {
+            return Verdict::Deny(found.refusal(), found.name());
         }
-        let allows = |rule: &&Rule| names(rule) || rule.allows(address);
-        if let Some(rule) = self.policy.allow.iter().filter(asked).find(allows) {
-            return Verdict::Allow(rule.name("allow"));
+        if let Some(found) = self.allow().first(asked) {
+            return Verdict::Allow(found.name());
         }
-        if let Some((refusal, rule)) = self.port_refusal(target.port, service) {
+        if let Some((refusal, rule)) = self.port_refusal(asked.target.port, service) {
             return Verdict::Deny(refusal, rule);
         }
         if let Some(range) = special_purpose(address) {
@@ -207,6 +214,14 @@ impl Rules {
             DefaultAction::Allow => Verdict::Allow(DEFAULT_RULE),
             DefaultAction::Deny => Verdict::Deny(Refusal::DeniedByDefault, DEFAULT_RULE),
         }
+    }
+
+    fn deny(&self) -> Tier<'_> {
+        Tier { action: Action::Deny, rules: &self.policy.deny, lists: &self.policy.deny_lists }
+    }
+
+    fn allow(&self) -> Tier<'_> {
+        Tier { action: Action::Allow, rules: &self.policy.allow, lists: &self.policy.allow_lists }
     }
 
     fn port_refusal(&self, port: u16, service: Service) -> Option<(Refusal, RuleName)> {
@@ -232,6 +247,11 @@ impl Rules {
             same && listener.port() == dialed.port()
         })
     }
+}
+
+/// An IPv4-mapped client as IPv4.
+fn canonical_who(who: Who<'_>) -> Who<'_> {
+    Who { address: who.address.to_canonical(), ..who }
 }
 
 /// An IPv4-mapped address as IPv4; no scope.

@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     fn denied() -> Cause {
-        Cause::Refused(Refusal::DeniedByRule { rule: ".example.com".into() })
+        Cause::Refused(Refusal::DeniedByRule { rule: "--deny .example.com".into() })
     }
 
     #[test]

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use super::*;
 
+mod lists;
+mod pairs;
+
 const CLIENT: &str = "192.0.2.50";
 
 fn ip(text: &str) -> IpAddr {
@@ -16,6 +19,13 @@ fn target(text: &str) -> Target {
     Target::from_authority(text.as_bytes()).expect(text)
 }
 
+/// A list whose lines stand in one, apart by `;`.
+fn list(label: &str, text: &str) -> Arc<List> {
+    let (list, bad) = List::parse(label, text.replace(';', "\n").as_bytes());
+    assert_eq!(bad, BadLines::default(), "{text}");
+    Arc::new(list)
+}
+
 struct Setup {
     policy: RuleSet,
     own_listeners: Vec<SocketAddr>,
@@ -25,7 +35,9 @@ fn setup(rules: &[&str]) -> Setup {
     let mut policy = RuleSet {
         clients: vec![parse_net("192.0.2.0/24").unwrap(), parse_net("2001:db8::/32").unwrap()],
         deny: Vec::new(),
+        deny_lists: Vec::new(),
         allow: Vec::new(),
+        allow_lists: Vec::new(),
         connect_ports: Ports::only(&[443]),
         http_ports: Ports::parse("80,1024-65535").unwrap(),
         default: DefaultAction::Allow,
@@ -34,6 +46,8 @@ fn setup(rules: &[&str]) -> Setup {
         match rule.split_once(' ').unwrap() {
             ("deny", rule) => policy.deny.push(Rule::parse(rule).expect(rule)),
             ("allow", rule) => policy.allow.push(Rule::parse(rule).expect(rule)),
+            ("deny-file", text) => policy.deny_lists.push(list("lists/d.txt", text)),
+            ("allow-file", text) => policy.allow_lists.push(list("lists/a.txt", text)),
             ("default", "deny") => policy.default = DefaultAction::Deny,
             ("port", ports) => policy.connect_ports = Ports::parse(ports).unwrap(),
             other => panic!("{other:?}"),
@@ -53,16 +67,20 @@ impl Setup {
     }
 
     fn judge_for(&self, service: Service, client: &str, asked: &str, address: &str) -> String {
+        self.judge_who(service, who(client), asked, address)
+    }
+
+    fn judge_who(&self, service: Service, who: Who<'_>, asked: &str, address: &str) -> String {
         let (rules, asked) = (self.rules(), target(asked));
-        let verdict = rules.judge_address(who(client), &asked, None, ip(address), service);
-        let early = match rules.judge_name(who(client), &asked, service) {
+        let verdict = rules.judge_address(who, &asked, None, ip(address), service);
+        let early = match rules.judge_name(who, &asked, service) {
             Early::Refuse(refusal, rule) => {
                 assert!(matches!(verdict, Verdict::Deny(_, _)), "early no, late yes: {asked} {address}");
                 return format!("early -{rule}/{}", refusal.error_type());
             }
             Early::Resolve(rule) => rule.unwrap_or_default(),
         };
-        if early.starts_with("allow:") {
+        if early.starts_with("allow:") || early.starts_with("allow-file:") {
             assert!(
                 matches!(&verdict, Verdict::Allow(late) if *late == early)
                     || matches!(verdict, Verdict::Deny(..))
@@ -95,6 +113,12 @@ fn a_completed_name_is_judged_as_well() {
     assert_eq!(judge(&["deny .corp.test", "allow 10.0.0.0/8"], "10.0.0.1"), "-deny:.corp.test");
     assert_eq!(judge(&["allow .corp.test", "default deny"], "10.0.0.1"), "+allow:.corp.test");
     assert_eq!(judge(&["allow www"], "10.0.0.1"), "+allow:www");
+    let listed = ["deny-file .corp.test", "allow-file www"];
+    assert_eq!(judge(&listed, "10.0.0.1"), "-deny-file:lists/d.txt:.corp.test");
+    let listed = ["allow-file www.corp.test", "default deny"];
+    assert_eq!(judge(&listed, "10.0.0.1"), "+allow-file:lists/a.txt:www.corp.test");
+    let listed = ["allow-file *.test:443", "default deny"];
+    assert_eq!(judge(&listed, "10.0.0.1"), "+allow-file:lists/a.txt:*.test:443");
     assert_eq!(judge(&[], "10.0.0.1"), "-guard");
 }
 
@@ -198,6 +222,14 @@ fn every_form_of_a_rule() {
         (".a.test", "c.b.a.test:1", "8.8.8.8", true),
         (".a.test", "ba.test:1", "8.8.8.8", false),
         (".a.test", "a.test.b:1", "8.8.8.8", false),
+        ("*.a.test", "b.a.test:1", "8.8.8.8", true),
+        ("*.A.Test.", "C.b.a.test.:1", "8.8.8.8", true),
+        ("*.a.test", "a.test:1", "8.8.8.8", false),
+        ("*.a.test", "ba.test:1", "8.8.8.8", false),
+        ("*.a.test", "b.a.test.c:1", "8.8.8.8", false),
+        ("*.a.test:1-2", "b.a.test:1", "8.8.8.8", true),
+        ("*.a.test:2", "b.a.test:1", "8.8.8.8", false),
+        ("*.test", "8.8.8.8:1", "8.8.8.8", false),
         ("*", "8.8.8.8:1", "8.8.8.8", true),
         ("*", "a.test:65535", "8.8.8.8", true),
         ("*:80-90", "a.test:80", "8.8.8.8", true),
@@ -231,12 +263,16 @@ fn every_form_of_a_rule() {
         ("8.8.8.8", "a.test:10", "2002:808:808::1", true),
     ];
     for (rule, asked, address, matches) in all {
-        let (allowed, denied) = (format!("allow {rule}"), format!("deny {rule}"));
-        let answer = setup(&[&allowed, "default deny", "port any"]).judge(asked, address);
-        assert_eq!(answer.starts_with("+allow:"), *matches, "{rule} {asked} {address}: {answer}");
-        let answer = setup(&[&denied, "port any"]).judge(asked, address);
-        assert_eq!(answer.contains("-deny:"), *matches, "{rule} {asked} {address}: {answer}");
-        assert!(!answer.trim_start_matches("early ").contains(' '), "{answer}");
+        for (place, colon) in [("", ":"), ("-file", "-file:lists/")] {
+            let (allowed, denied) = (format!("allow{place} {rule}"), format!("deny{place} {rule}"));
+            let answer = setup(&[&allowed, "default deny", "port any"]).judge(asked, address);
+            let allow = format!("+allow{colon}");
+            assert_eq!(answer.starts_with(&allow), *matches, "{allowed} {asked} {address}: {answer}");
+            let answer = setup(&[&denied, "port any"]).judge(asked, address);
+            let deny = format!("-deny{colon}");
+            assert_eq!(answer.contains(&deny), *matches, "{denied} {asked} {address}: {answer}");
+            assert!(!answer.trim_start_matches("early ").contains(' '), "{answer}");
+        }
     }
 }
 
@@ -244,10 +280,14 @@ fn every_form_of_a_rule() {
 fn a_wide_ipv6_allow_does_not_open_what_ipv6_carries() {
     for address in ["2002:7f00:1::1", "64:ff9b::127.0.0.1", "::127.0.0.1", "2001:0:7f00:1::f7f7:f7f7"] {
         let asked = format!("[{address}]:443");
-        for rule in ["allow 2000::/3", "allow ::/0", "allow 64::/16"] {
-            let answer = setup(&[rule]).judge(&asked, address);
-            assert!(answer.starts_with("-guard/"), "{rule} {address}: {answer}");
+        for rule in ["2000::/3", "::/0", "64::/16"] {
+            for place in ["allow", "allow-file"] {
+                let answer = setup(&[&format!("{place} {rule}")]).judge(&asked, address);
+                assert!(answer.starts_with("-guard/"), "{place} {rule} {address}: {answer}");
+            }
         }
+        let answer = setup(&["deny-file ::/0", "allow *"]).judge(&asked, address);
+        assert!(answer.starts_with("-deny-file:"), "{address}");
         assert!(setup(&["deny ::/0", "allow *"]).judge(&asked, address).starts_with("-deny:"), "{address}");
     }
     let answer = setup(&["allow 64:ff9b::/96"]).judge("[64:ff9b::7f00:1]:443", "64:ff9b::7f00:1");
@@ -258,13 +298,81 @@ fn a_wide_ipv6_allow_does_not_open_what_ipv6_carries() {
 
 #[test]
 fn rules_from_a_network_speak_only_for_it() {
-    let setup = setup(&["deny .example.com  from 10.0.0.0/24", "allow *:22 from 2001:db8::7"]);
-    let denied = "early -deny:.example.com_from_10.0.0.0/24/http_request_denied";
-    assert_eq!(setup.judge_from("10.0.0.9", "a.example.com:443", "8.8.8.8"), denied);
-    assert_eq!(setup.judge_from("::ffff:10.0.0.9", "a.example.com:443", "8.8.8.8"), denied);
-    assert_eq!(setup.judge_from("10.0.1.9", "a.example.com:443", "8.8.8.8"), "+default");
-    assert_eq!(setup.judge_from("2001:db8::7", "a.test:22", "8.8.8.8"), "+allow:*:22_from_2001:db8::7");
-    assert!(setup.judge_from("2001:db8::8", "a.test:22", "8.8.8.8").starts_with("early -connect-port/"));
+    for place in ["", "-file"] {
+        let (deny, allow) = (
+            format!("deny{place} .example.com  from 10.0.0.0/24"),
+            format!("allow{place} *:22 from 2001:db8::7"),
+        );
+        let setup = setup(&[&deny, &allow]);
+        let denies = |client: &str| {
+            setup
+                .judge_from(client, "a.example.com:443", "8.8.8.8")
+                .ends_with(":.example.com_from_10.0.0.0/24/http_request_denied")
+        };
+        assert!(denies("10.0.0.9") && denies("::ffff:10.0.0.9") && !denies("10.0.1.9"));
+        let allows = |client: &str| {
+            setup.judge_from(client, "a.test:22", "8.8.8.8").ends_with(":*:22_from_2001:db8::7")
+        };
+        assert!(allows("2001:db8::7"));
+        let answer = setup.judge_from("2001:db8::8", "a.test:22", "8.8.8.8");
+        assert!(answer.starts_with("early -connect-port/"), "{answer}");
+    }
+}
+
+#[test]
+fn rules_for_a_user_speak_only_for_that_one() {
+    for place in ["", "-file"] {
+        let rules = [
+            format!("allow{place} * user alice"),
+            format!("deny{place} .x.test user mallory"),
+            format!("allow{place} 10.0.0.0/8:22 user bob from 192.0.2.0/25"),
+            format!("allow{place} *.y.test from 192.0.2.0/25  user carol"),
+            "default deny".to_owned(),
+        ];
+        let setup = setup(&rules.each_ref().map(|rule| &**rule));
+        let judge = |user: Option<&str>, client: &str, asked: &str, address: &str| {
+            let who = Who { address: ip(client), user };
+            setup.judge_who(Service::Connect, who, asked, address).replace("-file:lists/a.txt", "")
+        };
+        let inside = "192.0.2.1";
+        assert_eq!(judge(Some("alice"), inside, "a.test:22", "10.0.0.1"), "+allow:*_user_alice");
+        // To the letter, and nobody is not alice.
+        for user in [None, Some("Alice"), Some("alice2"), Some("alic"), Some(""), Some("mallory")] {
+            let answer = judge(user, inside, "a.test:443", "8.8.8.8");
+            assert_eq!(answer, "early -default/http_request_denied", "{user:?}");
+        }
+        let answer = judge(Some("mallory"), inside, "w.x.test:443", "8.8.8.8");
+        assert!(answer.starts_with("early -deny") && answer.contains(":.x.test_user_mallory/"), "{answer}");
+        // Both conditions must hold, in either order.
+        let bob = "+allow:10.0.0.0/8:22_user_bob_from_192.0.2.0/25";
+        assert_eq!(judge(Some("bob"), inside, "a.test:22", "10.0.0.1"), bob);
+        let carol = "+allow:*.y.test_from_192.0.2.0/25_user_carol";
+        assert_eq!(judge(Some("carol"), inside, "a.y.test:443", "8.8.8.8"), carol);
+        for (user, client, asked) in [
+            (Some("bob"), "192.0.2.200", "a.test:22"),
+            (Some("carol"), inside, "a.test:22"),
+            (None, inside, "a.test:22"),
+            (Some("carol"), "192.0.2.200", "a.y.test:443"),
+            (Some("bob"), inside, "a.y.test:443"),
+        ] {
+            // The addresses may only be asked for if a rule on them speaks for this very client.
+            let answer = judge(user, client, asked, "10.0.0.1");
+            assert!(
+                answer.contains("-connect-port/")
+                    || answer.contains("-default/")
+                    || answer.contains("-guard/"),
+                "{user:?} {client} {asked}: {answer}"
+            );
+            let asks = matches!(
+                setup.rules().judge_name(Who { address: ip(client), user }, &target(asked), Service::Connect),
+                Early::Resolve(_)
+            );
+            assert!(!asks, "{user:?} {client} {asked}");
+        }
+    }
+    assert!(setup(&["allow * user alice"]).policy.names_a_user());
+    assert!(setup(&["deny-file a.test;b.test user alice"]).policy.names_a_user());
+    assert!(!setup(&["allow * from 10.0.0.0/8", "deny-file a.test;b.test"]).policy.names_a_user());
 }
 
 #[test]
@@ -320,8 +428,18 @@ fn bad_rules_say_what_was_expected() {
         ("a.test b.test", BadRule::Words),
         ("a.test from", BadRule::Words),
         ("a.test from 10.0.0.0/8 x", BadRule::Words),
-        ("a.test user alice", BadRule::UsersLater),
-        ("a.test from 10.0.0.0/8 user alice", BadRule::UsersLater),
+        ("a.test user", BadRule::Words),
+        ("a.test user alice smith", BadRule::Words),
+        ("a.test user alice from", BadRule::Words),
+        ("a.test user alice user bob", BadRule::Words),
+        ("a.test from 10.0.0.0/8 from 11.0.0.0/8", BadRule::Words),
+        ("a.test for alice", BadRule::Words),
+        ("a.test USER alice", BadRule::Words),
+        ("from 10.0.0.0/8", BadRule::Words),
+        ("user alice from 10.0.0.0/8", BadRule::Words),
+        ("a.test user a:b", BadRule::User),
+        ("a.test user a\u{7}b", BadRule::User),
+        ("a.test user alice from b.test", BadRule::Address),
         ("a.test from b.test", BadRule::Address),
         ("a.test from 10.0.0.1/8", BadRule::HostBits),
         ("10.0.0.1/8", BadRule::HostBits),
@@ -343,8 +461,22 @@ fn bad_rules_say_what_was_expected() {
         (".", BadRule::Name),
         ("..a", BadRule::Name),
         (":443", BadRule::Name),
-        ("b\u{fc}cher.test", BadRule::Name),
-        ("*.a.test", BadRule::Wildcard),
+        ("b\u{fc}cher.test", BadRule::NotAscii),
+        (".b\u{fc}cher.test", BadRule::NotAscii),
+        ("*.b\u{fc}cher.test:443", BadRule::NotAscii),
+        ("a\u{3002}test", BadRule::NotAscii),
+        ("a%2etest", BadRule::Name),
+        ("a.*.test", BadRule::Wildcard),
+        ("*a.test", BadRule::Wildcard),
+        ("a*", BadRule::Wildcard),
+        ("a.*", BadRule::Wildcard),
+        ("**", BadRule::Wildcard),
+        ("*.*", BadRule::Wildcard),
+        ("*.*.test", BadRule::Wildcard),
+        (".*.test", BadRule::Wildcard),
+        ("*.", BadRule::Name),
+        ("*..test", BadRule::Name),
+        ("*.1.2.3.4", BadRule::Name),
         ("a.test:", BadRule::Ports),
         ("a.test:0", BadRule::Ports),
         ("a.test:2-1", BadRule::Ports),

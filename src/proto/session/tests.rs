@@ -254,6 +254,8 @@ fn rules() -> Rules {
         clients: vec![],
         deny: vec![Rule::parse(".denied.test").unwrap()],
         allow: vec![],
+        deny_lists: vec![],
+        allow_lists: vec![],
         connect_ports: Ports::parse("443").unwrap(),
         http_ports: Ports::parse("80,1024-65535").unwrap(),
         default: DefaultAction::Allow,

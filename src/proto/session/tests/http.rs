@@ -203,6 +203,8 @@ fn policy_with(deny: &[&str], allow: &[&str]) -> Policy {
         clients: vec![],
         deny: parse(deny),
         allow: parse(allow),
+        deny_lists: vec![],
+        allow_lists: vec![],
         connect_ports: Ports::parse("443").unwrap(),
         http_ports: Ports::parse("80,1024-65535").unwrap(),
         default: DefaultAction::Allow,
