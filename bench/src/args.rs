@@ -9,13 +9,16 @@ pub const HELP: &str = "\
 usage: adit-bench origin [--listen ADDR:PORT]
        adit-bench forward --proxy ADDR:PORT --origin HOST:PORT [--listen ADDR:PORT]
        adit-bench charge --pid PID[,PID] -- COMMAND [ARGUMENT...]
+       adit-bench rules [--count N] [--write FILE]
        adit-bench connect|roundtrips|down|up|both|idle --proxy ADDR:PORT [OPTIONS]
 
   --origin HOST:PORT   what CONNECT asks for; without it the proxy is taken as a plain relay
   --conns N            connections or tunnels at once (connect, roundtrips: 64; bulk: 4; idle: 2000)
   --seconds S          length of the measured window (3)
   --warm S             load before the window opens (0.5)
-  --count N            this many operations in all instead of a window of time (connect, roundtrips)
+  --count N            this many operations in all instead of a window of time (connect, roundtrips),
+                       or so many names in a list (rules: 200000)
+  --write FILE         where the list goes, for a proxy that is to be measured with it (rules)
   --pid PID[,PID]      processes whose CPU time and memory are charged, with their children";
 
 /// What is run.
@@ -24,6 +27,7 @@ pub enum Task {
     Origin,
     Forward,
     Charge,
+    Rules,
     Load(Shape),
 }
 
@@ -44,6 +48,7 @@ impl Task {
             "origin" => Some(Task::Origin),
             "forward" => Some(Task::Forward),
             "charge" => Some(Task::Charge),
+            "rules" => Some(Task::Rules),
             _ => Shape::ALL.into_iter().find(|shape| shape.name() == word).map(Task::Load),
         }
     }
@@ -89,6 +94,8 @@ pub struct Args {
     pub warm: Duration,
     pub count: Option<u64>,
     pub pids: Vec<u32>,
+    /// Where `rules` leaves its list.
+    pub write: Option<String>,
     /// What `charge` runs: the program and its arguments.
     pub command: Vec<String>,
 }
@@ -100,7 +107,7 @@ impl Args {
         let task = Task::of(&word).ok_or(format!("no shape `{word}`"))?;
         let conns = match task {
             Task::Load(shape) => shape.default_conns(),
-            Task::Origin | Task::Forward | Task::Charge => 0,
+            Task::Origin | Task::Forward | Task::Charge | Task::Rules => 0,
         };
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut args = Args {
@@ -113,6 +120,7 @@ impl Args {
             warm: Duration::from_millis(500),
             count: None,
             pids: Vec::new(),
+            write: None,
             command: Vec::new(),
         };
         while let Some(name) = words.next() {
@@ -129,7 +137,7 @@ impl Args {
             Task::Charge if args.pids.is_empty() || args.command.is_empty() => {
                 Err("--pid and a command behind `--` are needed".into())
             }
-            Task::Origin | Task::Forward | Task::Charge | Task::Load(_) => Ok(args),
+            Task::Origin | Task::Forward | Task::Charge | Task::Rules | Task::Load(_) => Ok(args),
         }
     }
 
@@ -142,6 +150,7 @@ impl Args {
             "--seconds" => self.window = seconds(name, value)?,
             "--warm" => self.warm = seconds(name, value)?,
             "--count" => self.count = Some(read(name, value)?),
+            "--write" => self.write = Some(value.to_string()),
             "--pid" => self.pids = value.split(',').map(|pid| read(name, pid)).collect::<Result<_, _>>()?,
             _ => return Err(format!("no option `{name}`")),
         }

@@ -10,6 +10,7 @@ mod forward;
 mod http;
 mod load;
 mod origin;
+mod rules;
 mod usage;
 
 use args::Task;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Task::Origin => origin::run(args.listen),
         Task::Forward => forward::run(&args),
         Task::Charge => charge::run(&args),
+        Task::Rules => rules::run(&args),
         Task::Load(shape) => load::run(&args, shape),
     };
     match result {
