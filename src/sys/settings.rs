@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::access_log::AccessLog;
+use super::list_files;
 use super::name_files;
 use super::names::NamesConfig;
 use crate::config::{Config, DEFAULT_HOSTS};
@@ -46,6 +47,12 @@ impl Display for BadFile {
 
 impl std::error::Error for BadFile {}
 
+impl From<list_files::Unreadable> for BadFile {
+    fn from(list_files::Unreadable { file, error }: list_files::Unreadable) -> BadFile {
+        BadFile::System { what: format!("cannot read {file}"), error }
+    }
+}
+
 /// A configuration and everything that was read for it, but for the files that are followed while the proxy runs
 /// ([`name_files`]).
 #[derive(Debug)]
@@ -59,7 +66,12 @@ impl Settings {
     ///
     /// # Errors
     /// The first that cannot be used.
-    pub fn read(config: Config) -> Result<Settings, BadFile> {
+    pub fn read(mut config: Config) -> Result<Settings, BadFile> {
+        config.policy.deny_lists = list_files::read(&config.deny_files)?;
+        config.policy.allow_lists = list_files::read(&config.allow_files)?;
+        if config.users.is_none() && config.policy.names_a_user() {
+            log::warn!("rules for a user say nothing without --users");
+        }
         Ok(Settings { config })
     }
 

@@ -1,0 +1,44 @@
+//! Reads the files of `--allow-file` and `--deny-file`. What is wrong in them is logged, with file and line, and left out.
+//! Layer 5.5.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::proto::rules::{List, MAX_LIST_BYTES};
+
+/// A file that cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// As given.
+    pub file: String,
+    /// Why not.
+    pub error: io::Error,
+}
+
+/// Reads and compiles all of them, in their order.
+///
+/// # Errors
+/// The first that cannot be read.
+pub fn read(files: &[PathBuf]) -> Result<Vec<Arc<List>>, Unreadable> {
+    files.iter().map(read_one).collect()
+}
+
+fn read_one(path: &PathBuf) -> Result<Arc<List>, Unreadable> {
+    let file = path.display().to_string();
+    let text = match fs::read(path) {
+        Ok(text) if text.len() as u64 <= MAX_LIST_BYTES => text,
+        Ok(_) => return Err(Unreadable { file, error: io::ErrorKind::FileTooLarge.into() }),
+        Err(error) => return Err(Unreadable { file, error }),
+    };
+    let (list, bad) = List::parse(&file, &text);
+    for (line, why) in &bad.first {
+        log::warn!("{file}:{line}: left out, expected {}", why.expected());
+    }
+    if bad.count > bad.first.len() {
+        log::warn!("{file}: {} lines are left out in all", bad.count);
+    }
+    log::info!("{file}: {} destinations in {} bytes", list.len(), list.bytes());
+    Ok(Arc::new(list))
+}
