@@ -25,10 +25,10 @@ impl EventLoop {
             entry.session.on_policy();
         }
         self.sources = sources;
-        match names {
-            Some(config) => self.names.reconfigure(config),
-            None => self.names.flush(),
+        if let Some(config) = names {
+            self.names.reconfigure(config);
         }
+        self.names.flush();
         if let Some(new) = access_log {
             self.access_log.replace(new);
         }
