@@ -125,6 +125,11 @@ impl World {
                     if self.may_have_trailers(key) { timeouts.response_ms } else { timeouts.idle_ms };
                 (moves.any, [timeouts.idle_ms, timeouts.half_open_ms, left_ms])
             }
+            // Likewise.
+            Some(DeadlineKind::HalfOpen) if self.may_have_trailers(key) => {
+                let half_open_ms = timeouts.half_open_ms;
+                (moves.any, [half_open_ms, half_open_ms, timeouts.response_ms])
+            }
             Some(DeadlineKind::HalfOpen) => (moves.any, [timeouts.half_open_ms; 3]),
             Some(DeadlineKind::KeepAlive) if !self.is_draining => (moves.any, [timeouts.keepalive_ms; 3]),
             Some(DeadlineKind::Resolve) => (moves.asked, [timeouts.resolve_ms; 3]),
