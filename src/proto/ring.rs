@@ -1,7 +1,9 @@
 //! The byte rings between two sockets, and the free list their storage is borrowed from.
 //!
 //! A ring owns storage only while bytes are in it or about to be: an idle tunnel holds none. The free list is the ceiling:
-//! it lends a number of pieces fixed at start, and says no after that.
+//! it lends a number of pieces that the configuration says, and says no after that.
+
+use std::fmt::{self, Debug};
 
 /// Bytes in one ring. A request head must fit into one (see `scan::MAX_HEAD_BYTES`), and one read and one write move at
 /// most this much.
@@ -25,8 +27,14 @@ pub struct Storage(Box<Bytes>);
 
 /// Of one of two lengths. Behind a pointer of its own, for the length would be in every ring: a session has two of them, and
 /// nearly all have no storage.
-#[derive(Debug)]
 struct Bytes(Box<[u8]>);
+
+impl Debug for Bytes {
+    /// Never what peers have sent: there are credentials in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 impl Storage {
     fn allocate(bytes: usize) -> Storage {
@@ -62,13 +70,19 @@ impl Pool {
     /// A pool that lends at most `bytes` of storage, and at least one piece.
     #[must_use]
     pub fn with_ceiling(bytes: u64) -> Pool {
-        let limit = usize::try_from(bytes / RING_BYTES as u64).unwrap_or(usize::MAX).max(1);
-        Pool { spare: Vec::new(), spare_wide: Vec::new(), lent: 0, limit }
+        let mut pool = Pool { spare: Vec::new(), spare_wide: Vec::new(), lent: 0, limit: 0 };
+        pool.set_ceiling(bytes);
+        pool
+    }
+
+    /// Lends at most so much from now on; what is lent beyond that comes back in its time.
+    pub fn set_ceiling(&mut self, bytes: u64) {
+        self.limit = usize::try_from(bytes / RING_BYTES as u64).unwrap_or(usize::MAX).max(1);
     }
 
     /// Lends one piece, or `None` at the ceiling. The last piece given back is lent first: it is still in the cache.
     pub fn lend(&mut self) -> Option<Storage> {
-        if self.lent == self.limit {
+        if self.lent >= self.limit {
             return None;
         }
         self.lent += 1;
@@ -112,7 +126,7 @@ impl Pool {
     /// Pieces that [`Pool::lend`] would still lend.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.limit - self.lent
+        self.limit.saturating_sub(self.lent)
     }
 }
 
@@ -312,6 +326,21 @@ mod tests {
             assert_eq!(ring.capacity(), bytes);
             case(ring, bytes);
         }
+    }
+
+    #[test]
+    fn a_ceiling_can_be_lowered_while_storage_is_lent() {
+        let mut pool = Pool::with_ceiling(4 * RING_BYTES as u64);
+        let lent: Vec<Storage> = (0..4).map(|_| pool.lend().unwrap()).collect();
+        pool.set_ceiling(2 * RING_BYTES as u64);
+        assert_eq!((pool.lent(), pool.free()), (4, 0));
+        for (nth, storage) in lent.into_iter().enumerate() {
+            assert!(nth == 3 || pool.lend().is_none(), "{nth} are back");
+            pool.give_back(storage);
+        }
+        assert_eq!((pool.lent(), pool.free()), (0, 2));
+        pool.set_ceiling(5 * RING_BYTES as u64);
+        assert_eq!(pool.free(), 5);
     }
 
     #[test]
