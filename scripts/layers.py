@@ -18,8 +18,8 @@ from pathlib import Path
 LAYERS = """
 0    proto/tick proto/unix_time proto/ring proto/target proto/reply proto/hosts proto/resolv_conf proto/guard proto/base64
 0.5  proto/tls_probe proto/failure proto/deadlines proto/body proto/users proto/credentials
-0.7  proto/fields proto/scan proto/x509
-1    proto/head proto/response proto/rules proto/relay proto/dns
+0.7  proto/fields proto/scan proto/x509 proto/logins
+1    proto/head proto/response proto/rules proto/relay proto/dns proto/login_queue
 1.5  proto/cache proto/servers proto/verdict
 1.7  proto/lookup
 2    proto/resolver proto/eyeballs proto/onward proto/pool
@@ -30,7 +30,7 @@ LAYERS = """
 4.5  sys/output
 5    sys/stream sys/watch sys/access_log sys/names
 5.2  sys/shared
-5.5  sys/accept sys/dial sys/signals sys/name_files sys/list_files
+5.5  sys/accept sys/dial sys/signals sys/name_files sys/list_files sys/logins
 5.6  sys/listening sys/settings
 5.8  sys/sockets
 5.9  sys/check

@@ -13,6 +13,8 @@ pub mod fields;
 pub mod guard;
 pub mod head;
 pub mod hosts;
+pub mod login_queue;
+pub mod logins;
 pub mod lookup;
 pub mod onward;
 pub mod pool;
