@@ -141,6 +141,24 @@ BUGS = [
         "| Failure::Other(_) => Source::Reset,",
         "| Failure::Other(_) => Source::Ended,",
     ),
+    (
+        "a client that resets while its credentials are verified is not noticed",
+        "src/proto/session.rs",
+        "                Lookup::Asked => self.watch_client(),",
+        "                Lookup::Asked => Step::Wait,",
+    ),
+    (
+        "credentials that wait when the policy changes are not asked about anew",
+        "src/proto/session.rs",
+        "            shown.lookup = Lookup::ToAsk;",
+        "            let _ = &shown;",
+    ),
+    (
+        "a client that leaves while its credentials are verified is not given up",
+        "src/proto/session/opening.rs",
+        "State::Authenticating(_) | State::Reusing | State::Resolving(_) | State::Dialing(_) => true,",
+        "State::Authenticating(_) => false, State::Reusing | State::Resolving(_) | State::Dialing(_) => true,",
+    ),
 ]
 
 # The same for plain HTTP.
@@ -350,6 +368,30 @@ HTTP_BUGS = [
         "src/proto/session/forwarding.rs",
         "            && !self.draining\n",
         "",
+    ),
+    (
+        "a request is its predecessor's user's until it is known whose it is",
+        "src/proto/session/http.rs",
+        "(self.rule.take(), self.user.take());",
+        "(self.rule.take(), self.user.clone());",
+    ),
+    (
+        "what one request shows is taken for a part of what the next one shows",
+        "src/proto/session/authenticating.rs",
+        "        self.value.clear();",
+        "",
+    ),
+    (
+        "credentials that were asked about once are never asked about again",
+        "src/proto/session/authenticating.rs",
+        "        self.lookup = Lookup::ToAsk;",
+        "",
+    ),
+    (
+        "what one user was allowed holds for the next one on the same connection",
+        "src/proto/session/authenticating.rs",
+        "            if !is_same {",
+        "            if false {",
     ),
 ]
 

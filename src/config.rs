@@ -3,6 +3,7 @@
 
 mod check;
 mod given;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -10,6 +11,8 @@ mod usage;
 use crate::proto::access_line::LogFormat;
 use crate::proto::eyeballs::Eyeballs;
 use crate::proto::guard::{LOOPBACK, Net, PRIVATE};
+use crate::proto::login_queue::{CLIENT_BYTES, CLIENTS_MAX, QUESTION_BYTES, QUESTIONS_MAX};
+use crate::proto::logins::LOGIN_BYTES;
 use crate::proto::lookup::Families;
 use crate::proto::pool::Pool;
 use crate::proto::reply::is_token_byte;
@@ -20,6 +23,7 @@ use crate::proto::scan::MAX_HEAD_BYTES;
 use crate::proto::session::{Forwarded, Session, Timeouts};
 pub use check::{Check, Through, TlsProbe};
 use given::Given;
+use memory::Memory;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io;
@@ -83,6 +87,13 @@ pub const MAX_CACHE_BYTES: u64 = 256 << 10;
 pub const IDLE_BYTES: usize = 768;
 /// Fewest and most idle upstream connections of one loop.
 const IDLE_CONNECTIONS: (u64, u64) = (8, 512);
+/// Fewest and most verdicts on credentials that one loop remembers, if there are users.
+const LOGINS: (u64, u64) = (64, 4096);
+/// Answers that are kept for another loop with the same question.
+pub const RECENT_LOGINS_MAX: usize = 256;
+/// What the verifying of credentials takes, if there are users, for all loops together.
+const LOGIN_DESK_BYTES: u64 =
+    (QUESTIONS_MAX * QUESTION_BYTES + CLIENTS_MAX * CLIENT_BYTES + RECENT_LOGINS_MAX * LOGIN_BYTES) as u64;
 /// Access lines that one loop holds back for a slow reader take at most this of it.
 pub const LOG_BACKLOG_BYTES: usize = 64 << 10;
 /// Sessions of one loop, beyond `--max-sessions`, that exist only to tell their client why it is refused and to linger
@@ -100,6 +111,8 @@ const _: () = assert!(BUFFER_BYTES_PER_SESSION > SESSION_BYTES);
 // and what the allocator adds; or, at another time, the proxy's own answer with a URL.
 const _: () = assert!(Session::BYTES_MAX + Eyeballs::BYTES_MAX + 2 * 256 + 768 <= SESSION_BYTES as usize);
 const _: () = assert!(Session::BYTES_MAX + 1024 + 256 <= SESSION_BYTES as usize);
+// Or what the client has shown to be let in.
+const _: () = assert!(Session::BYTES_MAX + Session::LOGIN_BYTES_MAX + 256 <= SESSION_BYTES as usize);
 const _: () = assert!(Pool::<u32>::IDLE_BYTES_MAX <= IDLE_BYTES);
 const _: () = assert!(MIN_BUFFER_MEMORY_BYTES >= 16 * MAX_HEAD_BYTES as u64);
 const _: () = assert!(DEFAULT_BUFFER_MEMORY_BYTES >= MIN_BUFFER_MEMORY_BYTES);
@@ -232,6 +245,8 @@ pub struct Config {
     pub sources: Sources,
     /// Sessions over all loops.
     pub max_sessions: usize,
+    /// Sessions of one client, by its address, over all loops.
+    pub max_sessions_per_client: Option<usize>,
     /// Ceiling for all storage that clients can make grow.
     pub buffer_memory_bytes: u64,
     /// See [`Timeouts`].
@@ -264,56 +279,15 @@ impl Config {
         };
         keep(self.loops != in_force.loops, "loops");
         keep(self.max_sessions != in_force.max_sessions, "max-sessions");
+        keep(self.max_sessions_per_client != in_force.max_sessions_per_client, "max-sessions-per-client");
         keep(self.buffer_memory_bytes != in_force.buffer_memory_bytes, "buffer-memory");
         keep(self.verbosity != in_force.verbosity, "verbose and --quiet");
         self.loops = in_force.loops;
         self.max_sessions = in_force.max_sessions;
+        self.max_sessions_per_client = in_force.max_sessions_per_client;
         self.buffer_memory_bytes = in_force.buffer_memory_bytes;
         self.verbosity = in_force.verbosity;
         kept
-    }
-
-    /// What is left of `--buffer-memory` for the rings of one loop.
-    #[must_use]
-    pub fn ring_bytes_per_loop(&self) -> u64 {
-        let sessions_bytes = self.max_sessions as u64 * SESSION_BYTES;
-        let bytes = self.buffer_memory_bytes.saturating_sub(sessions_bytes) / self.loops as u64;
-        bytes.saturating_sub(self.bytes_per_loop())
-    }
-
-    /// What one loop may remember of names.
-    #[must_use]
-    pub fn cache_bytes_per_loop(&self) -> u64 {
-        MAX_CACHE_BYTES.min(self.buffer_memory_bytes / 32 / self.loops as u64)
-    }
-
-    /// How many upstream connections one loop may keep idle.
-    #[must_use]
-    pub fn idle_connections_per_loop(&self) -> usize {
-        idle_connections(self.buffer_memory_bytes, self.loops as u64) as usize
-    }
-
-    /// How many of them may lead to one origin.
-    #[must_use]
-    pub fn idle_connections_per_origin(&self) -> usize {
-        self.idle_connections_per_loop() / 2
-    }
-
-    /// What one loop takes besides its rings.
-    fn bytes_per_loop(&self) -> u64 {
-        let idle_bytes = (self.idle_connections_per_loop() * IDLE_BYTES) as u64;
-        self.cache_bytes_per_loop() + idle_bytes + LOOP_BYTES
-    }
-
-    /// Limits that only fit together if the memory suffices for both.
-    fn with_enough_memory(self) -> Result<Config, UsageError> {
-        let rings_bytes = MIN_RINGS_PER_LOOP * RING_BYTES as u64;
-        if self.ring_bytes_per_loop() >= rings_bytes {
-            return Ok(self);
-        }
-        let loop_bytes = rings_bytes + self.bytes_per_loop();
-        let needed = self.max_sessions as u64 * SESSION_BYTES + loop_bytes * self.loops as u64;
-        Err(UsageError::TooLittleMemory { needed, sessions: self.max_sessions, loops: self.loops })
     }
 
     fn from_given(given: &Given) -> Result<Config, UsageError> {
@@ -322,23 +296,24 @@ impl Config {
             Some(said) => buffer_memory_bytes(&said.text).map_err(|expected| given.wrong(said, expected))?,
             None => DEFAULT_BUFFER_MEMORY_BYTES,
         };
-        let derived = usize::try_from(buffer_memory_bytes / BUFFER_BYTES_PER_SESSION).unwrap_or(MAX_SESSIONS);
-        let max_sessions = number(given, "max-sessions", MAX_SESSIONS)?.unwrap_or(derived.min(MAX_SESSIONS));
+        let users = text(given, "users", A_FILE)?.map(PathBuf::from);
+        let memory = Memory { bytes: buffer_memory_bytes, has_users: users.is_some() };
+        let max_sessions = number(given, "max-sessions", MAX_SESSIONS)?.unwrap_or(memory.sessions());
         let nameservers = each(given, "nameserver", nameserver)?;
         let times = |flag: &str| i8::try_from(given.all(flag).count()).unwrap_or(i8::MAX);
         Ok(Config {
             policy: policy(given, &listen)?,
             deny_files: files(given, "deny-file")?,
             allow_files: files(given, "allow-file")?,
-            users: text(given, "users", A_FILE)?.map(PathBuf::from),
+            users,
             listen,
-            loops: number(given, "loops", MAX_LOOPS)?
-                .unwrap_or_else(|| one_per_core(buffer_memory_bytes, max_sessions)),
+            loops: number(given, "loops", MAX_LOOPS)?.unwrap_or_else(|| memory.one_per_core(max_sessions)),
             nameservers: (!nameservers.is_empty()).then_some(nameservers),
             hosts: text(given, "hosts", A_FILE)?.map(PathBuf::from),
             families: families(given)?,
             sources: sources(given)?,
             max_sessions,
+            max_sessions_per_client: number(given, "max-sessions-per-client", MAX_SESSIONS)?,
             buffer_memory_bytes,
             timeouts: Timeouts {
                 head_ms: timeout_ms(given, "head-timeout", DEFAULT_HEAD_TIMEOUT_S)?,
@@ -384,7 +359,8 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
         given.add_file(&file, &content)?;
     }
     // Values come first: a word left over is often the value of an option that has taken another one.
-    let config = Box::new(Config::from_given(&given)?.with_enough_memory()?);
+    let config = Box::new(Config::from_given(&given)?);
+    config.check_memory()?;
     if let Some(asked) = asked {
         return Ok(Command::Check(config, asked.complete(&given.free)?));
     }
@@ -395,7 +371,7 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
 }
 
 /// Short name (or none), long name; each may stand once and takes a value.
-const ONCE: [(&str, &str); 21] = [
+const ONCE: [(&str, &str); 22] = [
     ("c", "config"),
     ("n", "loops"),
     ("", "users"),
@@ -405,6 +381,7 @@ const ONCE: [(&str, &str); 21] = [
     ("", "hosts"),
     ("", "family"),
     ("", "max-sessions"),
+    ("", "max-sessions-per-client"),
     ("", "buffer-memory"),
     ("", "head-timeout"),
     ("", "resolve-timeout"),
@@ -543,23 +520,6 @@ fn buffer_memory_bytes(value: &str) -> Result<u64, &'static str> {
         Some(bytes) if (MIN_BUFFER_MEMORY_BYTES..=MAX_BUFFER_MEMORY_BYTES).contains(&bytes) => Ok(bytes),
         Some(_) | None => Err("bytes from 2M to 1024G, like 67108864, 65536K or 64M"),
     }
-}
-
-/// Fewer where the memory would not suffice for so many.
-fn one_per_core(buffer_memory_bytes: u64, max_sessions: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let spare_bytes = buffer_memory_bytes.saturating_sub(max_sessions as u64 * SESSION_BYTES);
-    let cache_bytes = MAX_CACHE_BYTES.min(buffer_memory_bytes / 32);
-    let idle_bytes = idle_connections(buffer_memory_bytes, 1) * IDLE_BYTES as u64;
-    let loop_bytes = MIN_RINGS_PER_LOOP * RING_BYTES as u64 + LOOP_BYTES + cache_bytes + idle_bytes;
-    let affordable = spare_bytes / loop_bytes;
-    cores.min(MAX_LOOPS).min(usize::try_from(affordable).unwrap_or(MAX_LOOPS)).max(1)
-}
-
-/// A 64th of the memory, as far as that makes sense.
-fn idle_connections(buffer_memory_bytes: u64, loops: u64) -> u64 {
-    let (fewest, most) = IDLE_CONNECTIONS;
-    (buffer_memory_bytes / 64 / loops / IDLE_BYTES as u64).clamp(fewest, most)
 }
 
 fn listen(given: &Given) -> Result<Vec<SocketAddr>, UsageError> {

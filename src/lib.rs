@@ -9,6 +9,8 @@
 //! Plain HTTP asks [`proto::pool`] for an idle connection before it resolves anything; instead of [`proto::relay`], its heads
 //! pass through [`proto::onward`] and [`proto::response`], its bodies through [`proto::body`].
 //!
+//! With `--users`, [`proto::logins`] knows whose credentials a request shows, or [`sys::logins`] finds out, before the rules are asked.
+//!
 //! **[`proto`] decides and is pure**: bytes, names, addresses and time go in, decisions come out. It knows no socket, no
 //! clock, no log and no thread. **[`sys`] does**: every system call is there. [`sys::event_loop`] asks a session for its
 //! next [`proto::session::Step`], does that one system call, and reports the outcome.

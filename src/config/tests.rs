@@ -153,6 +153,8 @@ fn all_options_together() {
         "/tmp/hosts",
         "--max-sessions",
         "1000",
+        "--max-sessions-per-client",
+        "20",
         "--buffer-memory",
         "8M",
         "--head-timeout",
@@ -253,6 +255,8 @@ fn wrong_values_name_the_option_the_value_and_what_was_expected() {
         ("hosts", "", "a file"),
         ("max-sessions", "0", "1 to 1000000"),
         ("max-sessions", "1000001", "1 to 1000000"),
+        ("max-sessions-per-client", "0", "1 to 1000000"),
+        ("users", "", "a file"),
         ("buffer-memory", "2047K", "from 2M"),
         ("buffer-memory", "0", "from 2M"),
         ("buffer-memory", "M", "from 2M"),
@@ -287,9 +291,7 @@ fn wrong_values_name_the_option_the_value_and_what_was_expected() {
 }
 
 #[test]
-fn what_comes_later_is_unknown() {
-    let later = error(&["--max-sessions-per-client", "x"]);
-    assert!(later.contains("unknown option --max-sessions-per-client "), "{later}");
+fn what_is_no_option_or_has_no_value_says_so() {
     assert_eq!(error(&["--grace"]), "option --grace needs a value");
     assert_eq!(error(&["--grace", "1", "--grace", "1"]), "option --grace is given more than once");
     assert_eq!(error(&["--quiet=x"]), "option --quiet takes no value");
@@ -344,6 +346,22 @@ fn the_least_memory_suffices_for_one_loop_and_its_sessions() {
     let config = config(&["--buffer-memory", "2M", "-n", "1"]);
     assert!(config.ring_bytes_per_loop() >= MIN_RINGS_PER_LOOP * RING_BYTES as u64);
     assert!(error(&["--buffer-memory", "2M", "-n", "1", "--max-sessions", "513"]).contains("at least"));
+}
+
+#[test]
+fn users_take_a_part_of_the_memory() {
+    for (memory, loops, logins) in [("2M", "1", 128), ("4M", "2", 128), ("64M", "1", 4096), ("64M", "64", 64)]
+    {
+        let args = ["--buffer-memory", memory, "-n", loops, "--max-sessions", "100"];
+        assert_eq!(config(&args).logins_per_loop(), logins, "{memory} {loops}");
+    }
+    let rings =
+        |args: &[&str]| config(&[&["-n", "1", "--max-sessions", "9"], args].concat()).ring_bytes_per_loop();
+    assert_eq!(rings(&[]) - rings(&["--users", "x"]), LOGIN_DESK_BYTES + 4096 * LOGIN_BYTES as u64);
+    // Where there is plenty, they do not change how many sessions there may be.
+    assert_eq!(config(&["--users", "x"]).max_sessions, 10_922);
+    let least = config(&["--buffer-memory", "2M", "--users", "x"]);
+    assert!((200..341).contains(&least.max_sessions), "{}", least.max_sessions);
 }
 
 #[test]
@@ -446,10 +464,13 @@ fn a_configuration_can_be_checked_alone() {
 
 #[test]
 fn what_cannot_change_while_it_runs_stays() {
-    let in_force = config(&["-n", "2", "--max-sessions", "100"]);
+    let in_force = config(&["-n", "2", "--max-sessions", "100", "--max-sessions-per-client", "9"]);
     let mut next =
         config(&["-n", "3", "--max-sessions", "200", "--buffer-memory", "32M", "-v", "--grace", "7"]);
-    assert_eq!(next.keep_fixed(&in_force), ["loops", "max-sessions", "buffer-memory", "verbose and --quiet"]);
+    let kept = next.keep_fixed(&in_force);
+    let fixed = ["loops", "max-sessions", "max-sessions-per-client", "buffer-memory", "verbose and --quiet"];
+    assert_eq!(kept, fixed);
+    assert_eq!(next.max_sessions_per_client, Some(9));
     assert_eq!(
         (next.loops, next.max_sessions, next.buffer_memory_bytes, next.verbosity),
         (2, 100, 64 << 20, 0)

@@ -18,6 +18,8 @@ use super::tick::Tick;
 pub enum Kind {
     /// The request head must be complete (`--head-timeout`).
     Head,
+    /// Credentials must be verified.
+    Login,
     /// The name must be resolved (`--resolve-timeout`).
     Resolve,
     /// The upstream connection must stand (`--dial-timeout`).

@@ -45,7 +45,11 @@ pub enum Refusal {
     /// The request is fine but its target is not one; the sentence is [`super::target::BadTarget::details`].
     BadTarget(&'static str),
     /// Credentials are missing or wrong.
-    NotAuthenticated,
+    NotAuthenticated(Credentials),
+    /// As many credentials as can be wait to be verified, or these have waited too long.
+    LoginsBusy,
+    /// As many of one client as can be wait to be verified.
+    ClientLoginsBusy,
     /// The client's address is not in `--client`.
     ClientNotAllowed,
     /// The port is not in the option that lists the ports for this method.
@@ -141,6 +145,15 @@ pub enum Refusal {
     ShuttingDown,
 }
 
+/// Why credentials do not suffice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// None were sent, as browsers do at first.
+    Missing,
+    /// Not exactly those of a user, or sent twice.
+    Wrong,
+}
+
 /// One row of the table.
 struct Row {
     status: u16,
@@ -178,7 +191,9 @@ impl Refusal {
         match self {
             Refusal::BadRequest(_) => row(400, "Request not understood", "http_request_error"),
             Refusal::BadTarget(_) => row(400, "Bad target", "http_request_error"),
-            Refusal::NotAuthenticated => row(407, "Proxy credentials required", "http_request_denied"),
+            Refusal::NotAuthenticated(_) => row(407, "Proxy credentials required", "http_request_denied"),
+            Refusal::LoginsBusy => row(503, "Too many logins being verified", "connection_limit_reached"),
+            Refusal::ClientLoginsBusy => row(429, "Too many client logins", "connection_limit_reached"),
             Refusal::ClientNotAllowed => row(403, "Client not allowed by proxy", "http_request_denied"),
             Refusal::PortNotAllowed { .. } => row(403, "Port not allowed by proxy", "http_request_denied"),
             Refusal::DeniedByRule { .. } | Refusal::DeniedByDefault => {
@@ -240,7 +255,16 @@ impl Refusal {
             Refusal::BadRequest(details) | Refusal::BadTarget(details) | Refusal::BadResponse(details) => {
                 Cow::Borrowed(details)
             }
-            Refusal::NotAuthenticated => "the credentials are missing or not in --users".into(),
+            Refusal::NotAuthenticated(Credentials::Missing) => {
+                "no credentials were sent; --users asks for them".into()
+            }
+            Refusal::NotAuthenticated(Credentials::Wrong) => {
+                "the credentials are wrong: they are not in --users".into()
+            }
+            Refusal::LoginsBusy => {
+                "too many logins wait to be verified (256), or this one was not within 10 seconds".into()
+            }
+            Refusal::ClientLoginsBusy => "too many logins of this client wait to be verified (16)".into(),
             Refusal::ClientNotAllowed => "the client's address is not in --client".into(),
             Refusal::PortNotAllowed { port, option } => format!("port {port} is not in {option}").into(),
             Refusal::DeniedByRule { rule } => format!("{rule} names this destination").into(),
@@ -475,7 +499,10 @@ mod tests {
         vec![
             (Refusal::BadRequest("a bare CR"), 400, "http_request_error", "a bare CR"),
             (Refusal::BadTarget("no port"), 400, "http_request_error", "no port"),
-            (Refusal::NotAuthenticated, 407, "http_request_denied", "--users"),
+            (Refusal::NotAuthenticated(Credentials::Missing), 407, "http_request_denied", "no credentials"),
+            (Refusal::NotAuthenticated(Credentials::Wrong), 407, "http_request_denied", "are wrong"),
+            (Refusal::LoginsBusy, 503, "connection_limit_reached", "256"),
+            (Refusal::ClientLoginsBusy, 429, "connection_limit_reached", "16"),
             (Refusal::ClientNotAllowed, 403, "http_request_denied", "--client"),
             (
                 Refusal::PortNotAllowed { port: 22, option: "--connect-port" },

@@ -12,6 +12,8 @@
 //!   Closed ◄───────────────────────────────────────────┴────────────────┴───────────────────┘
 //! ```
 //!
+//! With `--users`, `Authenticating` stands behind each complete head, until it is known whose request it is.
+//!
 //! Plain HTTP goes from `ReadingHead` to `Reusing`; with an idle connection at once to `Forwarding`, else by way of `Resolving` and
 //! `Dialing`. Behind an answer it is `Idle` again, or over; a 101 makes it `Tunneling`.
 //!
@@ -20,6 +22,7 @@
 //! wake-up, and what the simulation in `tests/sim` checks against sockets that know the truth.
 
 mod answer;
+mod authenticating;
 mod ending;
 mod forwarding;
 mod http;
@@ -44,11 +47,13 @@ use super::rules::{RuleName, Who};
 use super::scan::{self, Scan};
 use super::target::Target;
 use super::tick::Tick;
+pub use authenticating::LOGIN_TIMEOUT_MS;
+use authenticating::Shown;
 pub use http::HEAD_KEPT_BYTES;
 use http::Http;
 pub use opening::resolve_refusal;
 pub use responses::INTERIM_MAX;
-pub use words::{Asked, EndReason, Follows, Forwarded, Outcome, Policy, Record, Side, Step, Timeouts};
+pub use words::{Asked, EndReason, Follows, Forwarded, Login, Outcome, Policy, Record, Side, Step, Timeouts};
 
 /// Milliseconds that a client which closed its sending side is given while its name is resolved and its connection
 /// dialed: it may be a half-closing client that still wants its answer.
@@ -73,6 +78,8 @@ enum State {
     /// Connected, no byte of a request yet.
     Idle,
     ReadingHead(Scan),
+    /// Whose request is it?
+    Authenticating(Box<Shown>),
     /// Plain HTTP: is there a connection that leads to the target already?
     Reusing,
     Resolving(Lookup),
@@ -158,6 +165,8 @@ pub struct Session {
 impl Session {
     /// Memory that a session can own, without what is dialed, names and storage that is lent.
     pub const BYTES_MAX: usize = size_of::<Session>() + Http::BYTES_MAX;
+    /// What credentials take besides, while nothing is dialed.
+    pub const LOGIN_BYTES_MAX: usize = Shown::BYTES_MAX;
 
     /// A freshly accepted connection.
     #[must_use]
@@ -218,6 +227,10 @@ impl Session {
         match &self.state {
             State::Idle | State::ReadingHead(_) if self.client_ready.readable => Step::Read(Side::Client),
             State::Idle | State::ReadingHead(_) => Step::Wait,
+            State::Authenticating(shown) => match shown.lookup {
+                Lookup::ToAsk => Step::Authenticate,
+                Lookup::Asked => self.watch_client(),
+            },
             State::Reusing => Step::TakeIdle,
             State::Resolving(Lookup::ToAsk) => Step::Resolve,
             State::Resolving(Lookup::Asked) => self.watch_client(),
@@ -252,6 +265,11 @@ impl Session {
             Step::ShutdownWrite(_) if matches!(self.state, State::Replying(_)) => self.linger(now),
             Step::ShutdownWrite(side) => self.sink_shut(side, outcome),
             Step::Discard => self.discarded(outcome),
+            Step::Authenticate => {
+                if let State::Authenticating(shown) = &mut self.state {
+                    shown.lookup = Lookup::Asked;
+                }
+            }
             Step::Resolve => {
                 if let State::Resolving(lookup) = &mut self.state {
                     *lookup = Lookup::Asked;
@@ -280,6 +298,7 @@ impl Session {
             State::Forwarding => self.forward_moved(outcome, now, policy),
             State::Idle
             | State::ReadingHead(_)
+            | State::Authenticating(_)
             | State::Reusing
             | State::Resolving(_)
             | State::Dialing(_)
@@ -336,7 +355,11 @@ impl Session {
     }
 
     /// Another policy is in force. What runs goes on; what the last one has allowed is judged again with the next request.
+    /// Credentials that wait for an answer are asked about anew: the answer would be that of another users file.
     pub fn on_policy(&mut self) {
+        if let State::Authenticating(shown) = &mut self.state {
+            shown.lookup = Lookup::ToAsk;
+        }
         if let Some(http) = &mut self.http {
             http.outdate_proof();
         }
@@ -357,6 +380,7 @@ impl Session {
         match (kind, &self.state) {
             (Kind::Head, State::Idle) => self.finish(EndReason::Unused),
             (Kind::Head, _) => self.refuse(Refusal::HeadTimeout, now, policy),
+            (Kind::Login, _) => self.refuse(Refusal::LoginsBusy, now, policy),
             (Kind::Resolve, _) => {
                 self.dns_ms = Some(elapsed_ms(self.since, now));
                 self.refuse(Refusal::DnsTimeout { servers: Box::default() }, now, policy);
@@ -397,6 +421,7 @@ impl Session {
         self.exchange != Exchange::Over
             && match &self.state {
                 State::Idle | State::ReadingHead(_) | State::Lingering { .. } => !client.readable,
+                State::Authenticating(shown) => shown.lookup == Lookup::Asked && !client.error,
                 State::Resolving(lookup) => *lookup == Lookup::Asked && !client.error,
                 State::Dialing(eyeballs) => {
                     eyeballs.to_start().is_none() && eyeballs.to_confirm().is_none() && !client.error
@@ -418,11 +443,16 @@ impl Session {
             State::Idle if self.http.is_some() => Kind::KeepAlive,
             State::Idle | State::ReadingHead(_) => Kind::Head,
             // Its answer may be due before its grace is over: then it gets one.
-            State::Reusing | State::Resolving(_) | State::Dialing(_) | State::Forwarding
+            State::Authenticating(_)
+            | State::Reusing
+            | State::Resolving(_)
+            | State::Dialing(_)
+            | State::Forwarding
                 if self.client_left_due == Some(self.deadline) =>
             {
                 Kind::ClientLeft
             }
+            State::Authenticating(_) => Kind::Login,
             State::Resolving(_) => Kind::Resolve,
             State::Reusing | State::Dialing(_) => Kind::Dial,
             State::Forwarding if self.awaits_response() => Kind::Response,
@@ -442,6 +472,12 @@ impl Session {
         Some((kind, self.deadline))
     }
 
+    /// Who asks.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
     /// The name or address asked for.
     #[must_use]
     pub fn target(&self) -> Option<&Target> {
@@ -456,6 +492,7 @@ impl Session {
             State::Dialing(eyeballs) => eyeballs.wants_more(),
             State::Idle
             | State::ReadingHead(_)
+            | State::Authenticating(_)
             | State::Reusing
             | State::Tunneling
             | State::Forwarding
@@ -515,6 +552,7 @@ impl Session {
             (
                 State::Idle
                 | State::ReadingHead(_)
+                | State::Authenticating(_)
                 | State::Reusing
                 | State::Resolving(_)
                 | State::Dialing(_)

@@ -174,7 +174,9 @@ fn refusal_exit_code(refusal: &Refusal) -> u8 {
         Refusal::ConnectionReset | Refusal::DialFailed => 33,
         Refusal::BadRequest(_)
         | Refusal::BadTarget(_)
-        | Refusal::NotAuthenticated
+        | Refusal::NotAuthenticated(_)
+        | Refusal::LoginsBusy
+        | Refusal::ClientLoginsBusy
         | Refusal::ClientNotAllowed
         | Refusal::HeadTimeout
         | Refusal::RequestLineTooLong

@@ -9,6 +9,7 @@
 //!    event for it may be in hand.
 
 mod accepting;
+mod authenticating;
 mod directing;
 mod upstreams;
 
@@ -23,6 +24,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use super::access_log::AccessLog;
+use super::logins::LoginDesk;
 use super::names::{Asked, Names, NamesConfig, Part};
 use super::shared::{Mailbox, Phase, Shared};
 use super::sockets::Sockets;
@@ -35,6 +37,7 @@ use crate::proto::ring::Pool;
 use crate::proto::session::{Outcome, Policy, Session, Side, Step};
 use crate::proto::target::Host;
 use crate::proto::tick::Tick;
+use authenticating::Door;
 use upstreams::Upstreams;
 
 /// Events fetched with one poll.
@@ -66,6 +69,10 @@ pub struct LoopConfig {
     pub policy: Arc<Policy>,
     /// How names are resolved.
     pub names: NamesConfig,
+    /// Where credentials are verified, for all loops.
+    pub logins: Arc<LoginDesk>,
+    /// Verdicts on credentials that are remembered.
+    pub logins_max: usize,
     /// Its end of the access log.
     pub access_log: AccessLog,
     /// Source addresses of outgoing connections.
@@ -99,6 +106,8 @@ struct Entry {
     /// Counted in [`Shared`], or else one of the refusing.
     counted: bool,
     looking_up: bool,
+    /// In [`Door`].
+    logging_in: bool,
     /// In [`EventLoop::starved`].
     starved: bool,
 }
@@ -123,6 +132,7 @@ pub struct EventLoop {
     deadlines: Deadlines,
     pool: Pool,
     names: Names,
+    door: Door,
     upstreams: Upstreams,
     sources: Sources,
     access_log: AccessLog,
@@ -160,6 +170,7 @@ impl EventLoop {
             deadlines: Deadlines::default(),
             pool: Pool::with_ceiling(config.buffer_bytes),
             names: Names::new(config.names, NAMES_TOKEN),
+            door: Door::new(config.logins, Arc::clone(&mailbox), config.logins_max),
             upstreams: Upstreams::new(config.idle, keep_ms),
             sources: config.sources,
             access_log: config.access_log,
@@ -324,6 +335,7 @@ impl EventLoop {
                 | Step::Write(_)
                 | Step::ShutdownWrite(_)
                 | Step::Discard
+                | Step::Authenticate
                 | Step::Resolve
                 | Step::Dial(..)
                 | Step::ConfirmDial(_)
@@ -383,6 +395,7 @@ impl EventLoop {
             Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
             Step::Discard => sockets.read(Side::Client, &mut self.discard),
+            Step::Authenticate => return self.authenticate(key),
             Step::Resolve => return self.look_up(key),
             Step::Dial(place, address) => return self.dial(key, place, address),
             Step::ConfirmDial(place) => sockets.confirm(place),
@@ -480,6 +493,10 @@ impl EventLoop {
             entry.looking_up = false;
             self.names.cancel(key);
         }
+        if entry.logging_in && !entry.session.wants_login() {
+            entry.logging_in = false;
+            self.door.cancel(key);
+        }
         let Some((_, due)) = entry.session.deadline() else { return };
         match self.deadlines.get(key) {
             // A later deadline is found out when this entry comes up: activity does not touch the queue.
@@ -538,9 +555,10 @@ impl EventLoop {
             if entry.looking_up {
                 self.names.cancel(key);
             }
+            self.door.cancel(key);
             self.deadlines.remove(key);
             if entry.counted {
-                self.shared.leave();
+                self.shared.leave(entry.session.client().ip());
             } else {
                 self.refusing -= 1;
             }

@@ -6,6 +6,7 @@ pub mod dial;
 pub mod event_loop;
 pub mod list_files;
 pub mod listening;
+pub mod logins;
 pub mod name_files;
 pub mod names;
 pub mod output;

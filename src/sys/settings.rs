@@ -12,6 +12,7 @@ use super::name_files;
 use super::names::NamesConfig;
 use crate::config::{Config, DEFAULT_HOSTS};
 use crate::proto::session::Policy;
+use crate::proto::users::Users;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -25,6 +26,15 @@ pub enum BadFile {
         /// Why not.
         error: io::Error,
     },
+    /// A line of it makes no sense.
+    Line {
+        /// As given.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// Completes "expected".
+        expected: &'static str,
+    },
 }
 
 impl BadFile {
@@ -33,6 +43,7 @@ impl BadFile {
     pub fn is_usage(&self) -> bool {
         match self {
             BadFile::System { .. } => false,
+            BadFile::Line { .. } => true,
         }
     }
 }
@@ -41,6 +52,7 @@ impl Display for BadFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BadFile::System { what, error } => write!(f, "{what}: {error}"),
+            BadFile::Line { file, line, expected } => write!(f, "{file}:{line}: expected {expected}"),
         }
     }
 }
@@ -53,12 +65,27 @@ impl From<list_files::Unreadable> for BadFile {
     }
 }
 
+fn read_users(config: &Config) -> Result<Option<Arc<Users>>, BadFile> {
+    let Some(path) = &config.users else { return Ok(None) };
+    let file = path.display().to_string();
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) => return Err(BadFile::System { what: format!("cannot read {file}"), error }),
+    };
+    match Users::parse(&text) {
+        Ok(users) => Ok(Some(Arc::new(users))),
+        Err(bad) => Err(BadFile::Line { file, line: bad.line, expected: bad.why.expected() }),
+    }
+}
+
 /// A configuration and everything that was read for it, but for the files that are followed while the proxy runs
 /// ([`name_files`]).
 #[derive(Debug)]
 pub struct Settings {
     /// As given.
     pub config: Config,
+    /// Who may use the proxy, if that is asked.
+    pub users: Option<Arc<Users>>,
 }
 
 impl Settings {
@@ -72,7 +99,8 @@ impl Settings {
         if config.users.is_none() && config.policy.names_a_user() {
             log::warn!("rules for a user say nothing without --users");
         }
-        Ok(Settings { config })
+        let users = read_users(&config)?;
+        Ok(Settings { config, users })
     }
 
     /// What sessions are judged by. `own_listeners` are the addresses really bound (port 0 replaced).
@@ -86,6 +114,7 @@ impl Settings {
             via: config.via.proxy_status_name().into(),
             via_field: config.via.field_name().map(Box::from),
             forwarded: config.forwarded,
+            users: self.users.clone(),
         })
     }
 
@@ -95,12 +124,15 @@ impl Settings {
         let policy = &self.config.policy;
         let count =
             |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
-        [
+        let mut parts = vec![
             count(self.config.listen.len(), "listener"),
             count(policy.clients.len(), "client network"),
             count(policy.deny.len() + policy.allow.len(), "rule"),
-        ]
-        .join(", ")
+        ];
+        if let Some(users) = &self.users {
+            parts.push(count(users.len(), "user"));
+        }
+        parts.join(", ")
     }
 
     /// Where names come from.

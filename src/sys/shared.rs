@@ -2,9 +2,10 @@
 //! and a mailbox for each loop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 use mio::net::TcpListener;
@@ -12,6 +13,7 @@ use mio::net::TcpListener;
 use super::access_log::AccessLog;
 use super::names::NamesConfig;
 use crate::config::Sources;
+use crate::proto::logins::{Tag, Verdict};
 use crate::proto::session::Policy;
 
 /// What all loops share. Touched when a connection comes or goes, and when a signal came.
@@ -20,7 +22,28 @@ pub struct Shared {
     /// Sessions over all loops, at most.
     pub sessions_max: usize,
     sessions: AtomicUsize,
+    clients: Option<Clients>,
     phase: AtomicU8,
+}
+
+/// Sessions of each client, while there is a limit for them.
+#[derive(Debug)]
+struct Clients {
+    most: usize,
+    /// By address, in their order: the hosts of a whole network may be one /64. Even thousands are moved in microseconds, and a
+    /// map would be ten times the code.
+    counts: Mutex<Vec<(u128, usize)>>,
+}
+
+/// Whether a connection may become a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may, and is counted.
+    Granted,
+    /// There are as many as may be.
+    Full,
+    /// This client has as many as it may have.
+    ClientFull,
 }
 
 /// What the process is about. It only ever goes forward.
@@ -37,8 +60,13 @@ pub enum Phase {
 impl Shared {
     /// Of a proxy that has no session yet.
     #[must_use]
-    pub fn new(sessions_max: usize) -> Shared {
-        Shared { sessions_max, sessions: AtomicUsize::new(0), phase: AtomicU8::new(Phase::Running as u8) }
+    pub fn new(sessions_max: usize, sessions_per_client_max: Option<usize>) -> Shared {
+        Shared {
+            sessions_max,
+            sessions: AtomicUsize::new(0),
+            clients: sessions_per_client_max.map(|most| Clients { most, counts: Mutex::default() }),
+            phase: AtomicU8::new(Phase::Running as u8),
+        }
     }
 
     /// The first call asks all loops to drain, the second to quit. Wake them afterwards.
@@ -60,19 +88,59 @@ impl Shared {
         }
     }
 
-    /// Whether a session more is within the limit; it is counted if so.
+    /// Whether a session more is within the limits; it is counted if so.
     #[must_use]
-    pub fn admit(&self) -> bool {
-        let admitted = self.sessions.fetch_add(1, Ordering::Relaxed) < self.sessions_max;
-        if !admitted {
-            self.sessions.fetch_sub(1, Ordering::Relaxed);
+    pub fn admit(&self, client: IpAddr) -> Admission {
+        if self.clients.as_ref().is_some_and(|clients| !clients.admit(client)) {
+            return Admission::ClientFull;
         }
-        admitted
+        if self.sessions.fetch_add(1, Ordering::Relaxed) < self.sessions_max {
+            return Admission::Granted;
+        }
+        self.leave(client);
+        Admission::Full
     }
 
     /// A session that was admitted is over.
-    pub fn leave(&self) {
+    pub fn leave(&self, client: IpAddr) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
+        if let Some(clients) = &self.clients {
+            clients.leave(client);
+        }
+    }
+}
+
+impl Clients {
+    fn admit(&self, client: IpAddr) -> bool {
+        let mut counts = self.lock();
+        match counts.binary_search_by_key(&bits(client), |count| count.0) {
+            Ok(at) if counts[at].1 == self.most => return false,
+            Ok(at) => counts[at].1 += 1,
+            Err(at) => counts.insert(at, (bits(client), 1)),
+        }
+        true
+    }
+
+    fn leave(&self, client: IpAddr) {
+        let mut counts = self.lock();
+        if let Ok(at) = counts.binary_search_by_key(&bits(client), |count| count.0) {
+            counts[at].1 -= 1;
+            if counts[at].1 == 0 {
+                counts.remove(at);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(u128, usize)>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// IPv4 as it stands in IPv6.
+fn bits(client: IpAddr) -> u128 {
+    match client {
+        IpAddr::V4(client) => client.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(client) => client.to_bits(),
     }
 }
 
@@ -81,6 +149,8 @@ impl Shared {
 pub struct LoopSettings {
     /// What sessions are judged by.
     pub policy: Arc<Policy>,
+    /// Its share of `--buffer-memory`, of which a users file takes a part.
+    pub buffer_bytes: u64,
     /// Source addresses of outgoing connections.
     pub sources: Sources,
     /// How names are resolved, if that is new. What is remembered of them is forgotten all the same.
@@ -93,6 +163,14 @@ pub struct LoopSettings {
     pub close: Vec<SocketAddr>,
 }
 
+/// Starts a thread. In one place and by a pointer: the code to start one is not small.
+///
+/// # Errors
+/// When the system has none.
+pub fn spawn(name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name).spawn(body)
+}
+
 /// What the main thread tells one loop.
 #[derive(Debug)]
 pub enum Message {
@@ -102,6 +180,13 @@ pub enum Message {
     ReopenLog,
     /// How names are resolved from now on; what is remembered of them is forgotten.
     Names(Box<NamesConfig>),
+    /// What became of credentials that this loop has asked about.
+    Login {
+        /// Of the credentials and the users file.
+        tag: Tag,
+        /// Whose they are.
+        verdict: Verdict,
+    },
     /// Everything that can change while the proxy runs. Tunnels and requests under way go on.
     Settings(Box<LoopSettings>),
 }

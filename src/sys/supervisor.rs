@@ -5,14 +5,15 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::event_loop::{EventLoop, LoopConfig};
 use super::listening::{CannotListen, Change, Listening};
+use super::logins::LoginDesk;
 use super::name_files::NameFiles;
 use super::settings::{BadFile, Settings};
-use super::shared::{LoopSettings, Mailbox, Message, Shared};
+use super::shared::{LoopSettings, Mailbox, Message, Shared, spawn};
 use super::signals::{Signal, Signals};
 use super::watch::Watch;
 use crate::proto::pool::Limits;
@@ -54,7 +55,8 @@ impl Supervisor<'_> {
         let config = &settings.config;
         let Change { listening, opened, .. } = Listening::default().change(&config.listen, config.loops)?;
         let policy = settings.policy(&listening.addresses());
-        let shared = Arc::new(Shared::new(config.max_sessions));
+        let shared = Arc::new(Shared::new(config.max_sessions, config.max_sessions_per_client));
+        let logins = Arc::new(LoginDesk::new());
         let (files, watch) = name_files(&settings)?;
         signals.watch(watch);
         let mut loops = Vec::new();
@@ -63,6 +65,8 @@ impl Supervisor<'_> {
                 listeners,
                 policy: Arc::clone(&policy),
                 names: files.config(),
+                logins: Arc::clone(&logins),
+                logins_max: config.logins_per_loop(),
                 access_log: settings.access_log()?,
                 sources: config.sources,
                 buffer_bytes: config.ring_bytes_per_loop(),
@@ -138,6 +142,8 @@ impl Supervisor<'_> {
         for option in settings.config.keep_fixed(&self.settings.config) {
             log::warn!("--{option} needs a restart: it stays as it was");
         }
+        // With what stays as it was.
+        settings.config.check_memory().map_err(|error| error.to_string())?;
         let loops = self.loops.len();
         let change =
             self.listening.change(&settings.config.listen, loops).map_err(|error| error.to_string())?;
@@ -172,6 +178,7 @@ impl Supervisor<'_> {
         for ((each, open), access_log) in self.loops.iter().zip(change.opened).zip(access_logs) {
             let settings = LoopSettings {
                 policy: Arc::clone(&policy),
+                buffer_bytes: settings.config.ring_bytes_per_loop(),
                 sources: settings.config.sources,
                 names: names.clone(),
                 access_log,
@@ -251,7 +258,7 @@ fn start_loop(
             log::error!("an event loop failed: {error}");
         }
     };
-    let thread = thread::Builder::new().name(format!("loop-{index}")).spawn(body);
+    let thread = spawn(format!("loop-{index}"), Box::new(body));
     Ok(Loop { thread: thread.map_err(failed("cannot start a thread"))?, mailbox })
 }
 

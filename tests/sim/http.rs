@@ -17,11 +17,11 @@ use adit::proto::failure::Failure;
 use adit::proto::pool::{self, Limits};
 use adit::proto::resolver::ResolveError;
 use adit::proto::ring::{Pool, RING_BYTES};
-use adit::proto::session::{Policy, Session};
+use adit::proto::session::{Login, Policy, Session};
 use adit::proto::tick::Tick;
 
 use crate::socket::Socket;
-use crate::{Random, Seen, policy};
+use crate::{Random, Seen, policy, some_users};
 use client::{Client, Ending};
 use draw::Draw;
 use origin::Connection;
@@ -53,6 +53,10 @@ pub(super) const MUST_BE_SEEN: &[&str] = &[
     "own answer",
     "refusal",
     "interim response",
+    "login refused",
+    "late login",
+    "login asked anew",
+    "login never answered",
 ];
 
 pub(super) fn run(seed: u64, traced: bool) -> Seen {
@@ -70,6 +74,8 @@ struct Entry {
     attempts: Vec<(u8, usize)>,
     queued: bool,
     starved: bool,
+    /// What became of the credentials, still under way.
+    login: Option<Login>,
     /// Parts of the answer that are still under way; the last one ends it.
     lookup: VecDeque<Result<Vec<IpAddr>, ResolveError>>,
     /// Pieces of storage that it holds.
@@ -100,6 +106,7 @@ struct Moves {
 #[derive(Debug)]
 struct Line {
     asked: String,
+    user: Option<String>,
     status: Option<u16>,
     end: &'static str,
     up_bytes: u64,
@@ -148,6 +155,8 @@ struct World {
 const CLIENTS: [&str; 2] = ["10.0.0.7:4711", "10.0.0.8:4712"];
 /// The second client may not go there.
 const DENIED_TO_SECOND: [&str; 3] = ["203.0.114.1", "203.0.114.17", "203.0.114.200"];
+/// Where users are asked for, bob may not go there, whichever client shows his credentials.
+const DENIED_TO_BOB: [&str; 2] = ["203.0.114.2", "203.0.114.18"];
 
 impl World {
     fn new(seed: u64) -> World {
@@ -163,7 +172,15 @@ impl World {
         for rule in &rules {
             args.extend(["--deny", rule]);
         }
-        let policy = policy(&args);
+        let is_guarded = matches!(plot, Plot::Reload | Plot::LoginSilent) || random.one_in(3);
+        let rules = DENIED_TO_BOB.map(|address| format!("{address} user bob"));
+        if is_guarded {
+            rules.iter().for_each(|rule| args.extend(["--deny", rule]));
+        }
+        let mut policy = policy(&args);
+        if is_guarded {
+            policy.users = some_users();
+        }
         let capacity = random.pick(&[8, 3_000, 60_000]);
         let capacity = 1 + random.below(capacity);
         let idle_matters = matches!(plot, Plot::Surplus | Plot::ClosesIdle | Plot::DiesReused);
@@ -175,7 +192,8 @@ impl World {
             let origins = 1 + random.below(if is_keeping { 2 } else { 3 });
             let first = exchanges.len();
             for at in 0..count {
-                let mut draw = Draw { random: &mut random, plot, is_narrow: capacity < 100, is_keeping };
+                let is_narrow = capacity < 100;
+                let mut draw = Draw { random: &mut random, plot, is_narrow, is_keeping, is_guarded };
                 let mut exchange = draw.exchange(exchanges.len(), client, origins, at + 1 == count);
                 if at + 1 == count && plot == Plot::ClientBad {
                     draw.make_bad(&mut exchange);
@@ -202,6 +220,7 @@ impl World {
             attempts: Vec::new(),
             queued: true,
             starved: false,
+            login: None,
             lookup: VecDeque::new(),
             lent: 0,
             ended: false,
@@ -247,12 +266,15 @@ impl World {
         }
     }
 
-    /// Whether this client may use a connection to that origin at that address.
+    /// Whether this client may use a connection to that origin at that address, for what it asks for now.
     fn may_reach(&self, client: usize, origin: usize, address: IpAddr) -> bool {
         let text = address.to_string();
         let is_second = client == 1;
         let is_denied = is_second && DENIED_TO_SECOND.contains(&text.as_str());
         let name_is_denied = is_second && origin == BARE_ORIGIN && self.denies_completed;
+        let asked = self.clients[client].exchanges.get(self.entries[client].lines.len());
+        let is_bob = self.policy.users.is_some() && asked.is_some_and(|&at| self.exchanges[at].user == "bob");
+        let is_denied = is_denied || is_bob && DENIED_TO_BOB.contains(&text.as_str());
         text != "127.0.0.1" && !is_denied && !name_is_denied
     }
 
@@ -375,6 +397,7 @@ impl World {
                 }
             }
             Plot::Quit => self.quit(),
+            Plot::Reload => self.reload(),
             _ => {}
         }
     }
@@ -422,6 +445,20 @@ impl World {
     fn network(&mut self, key: usize) -> bool {
         if self.entries[key].starved && self.random.one_in(2) {
             self.storage_returns();
+            return true;
+        }
+        if self.entries[key].login.is_some() && self.plot != Plot::LoginSilent {
+            let slow_ms = self.random.below(700) as u64;
+            if self.random.one_in(3) && self.pass_time(slow_ms) {
+                return true;
+            }
+            self.note("late login");
+            let entry = &mut self.entries[key];
+            // Time may have passed beyond what its client waits for.
+            if let Some(login) = entry.login.take() {
+                entry.session.on_login(login, self.now, &self.policy);
+                entry.queued = true;
+            }
             return true;
         }
         if !self.entries[key].lookup.is_empty() {

@@ -19,10 +19,12 @@ mod tunnel;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use adit::config::{self, Command};
 use adit::proto::lookup::Families;
 use adit::proto::session::{Forwarded, Policy, Timeouts};
+use adit::proto::users::Users;
 
 const SEEDS: u64 = 4_000;
 
@@ -95,7 +97,13 @@ fn policy(args: &[&str]) -> Policy {
         via: "adit".into(),
         via_field: Some("adit".into()),
         forwarded: Forwarded::Omitted,
+        users: None,
     }
+}
+
+/// Who may log in does not matter: the worlds judge credentials themselves.
+fn some_users() -> Option<Arc<Users>> {
+    Some(Arc::new(Users::parse(b"alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n").unwrap()))
 }
 
 struct Random(u64);

@@ -10,13 +10,15 @@ use adit::proto::failure::Failure;
 use adit::proto::relay::Ready;
 use adit::proto::resolver::ResolveError;
 use adit::proto::ring::{Pool, RING_BYTES};
-use adit::proto::session::{Outcome, Policy, Session, Side, Step};
+use adit::proto::session::{Login, Outcome, Policy, Session, Side, Step};
 use adit::proto::tick::Tick;
 
 use super::socket::Socket;
-use super::{Random, Seen, policy};
+use super::{Random, Seen, policy, some_users};
 
 const HEAD: &[u8] = b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n\r\n";
+const WITH_CREDENTIALS: &[u8] =
+    b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\nProxy-Authorization: Basic x\r\n\r\n";
 const STEPS_MAX: u32 = 200_000;
 
 /// Every end of a tunnel, and that an attempt has won against another.
@@ -34,6 +36,9 @@ pub(super) const MUST_BE_SEEN: &[&str] = &[
     "connection_timeout",
     "dns_error",
     "http_request_error",
+    "http_request_denied",
+    "late login",
+    "login asked anew",
     "connection_limit_reached",
     "destination_ip_prohibited",
     "proxy_internal_response",
@@ -44,9 +49,12 @@ pub(super) fn run(seed: u64, traced: bool) -> Seen {
     world.traced = traced;
     world.run();
     let mut seen = Seen::from([(world.end_word, 1)]);
-    if world.raced > 0 {
-        seen.insert("race", world.raced);
-    }
+    seen.extend([
+        ("race", world.raced),
+        ("late login", world.late_logins),
+        ("login asked anew", world.asked_anew),
+    ]);
+    seen.retain(|_, count| *count > 0);
     seen
 }
 
@@ -75,9 +83,13 @@ enum Plot {
     NoStorageAtStart,
     /// Connects and says nothing.
     NeverAsks,
+    /// Credentials are nobody's.
+    LoginWrong,
+    /// Credentials are never judged.
+    LoginSilent,
 }
 
-const PLOTS: [Plot; 17] = [
+const PLOTS: [Plot; 19] = [
     Plot::Peaceful,
     Plot::Peaceful,
     Plot::Peaceful,
@@ -95,6 +107,8 @@ const PLOTS: [Plot; 17] = [
     Plot::BadHead,
     Plot::NoStorageAtStart,
     Plot::NeverAsks,
+    Plot::LoginWrong,
+    Plot::LoginSilent,
 ];
 
 struct World {
@@ -117,6 +131,12 @@ struct World {
     deadlines: Deadlines,
     queued: bool,
     starved: bool,
+    /// What became of the credentials, still under way.
+    login: Option<Login>,
+    /// How often that took its time, and was asked for twice.
+    late_logins: u32,
+    asked_anew: u32,
+    head: &'static [u8],
     /// Parts of the answer that are still under way; the last one ends it.
     lookup: VecDeque<Result<Vec<IpAddr>, ResolveError>>,
     refusals_left: usize,
@@ -152,10 +172,16 @@ impl World {
     fn new(seed: u64) -> World {
         let mut random = Random::seeded(seed);
         let plot = PLOTS[random.below(PLOTS.len())];
-        let policy = policy(match plot {
+        let mut policy = policy(match plot {
             Plot::Denied => &[],
             _ => &["--deny", "127.0.0.0/8"],
         });
+        let is_guarded = matches!(plot, Plot::LoginWrong | Plot::LoginSilent) || random.one_in(3);
+        let mut head = HEAD;
+        if is_guarded {
+            policy.users = some_users();
+            head = WITH_CREDENTIALS;
+        }
         // Enough for wide rings, or not.
         let mut pool = Pool::with_ceiling(([2, 2, 64][random.below(3)] * RING_BYTES) as u64);
         let capacity = [8, 3_000, 60_000][random.below(3)];
@@ -170,17 +196,17 @@ impl World {
         let client_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 7 + i / 251) as u8).collect();
         let size = sizes[random.below(6)];
         let upstream_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 13 + i / 253) as u8).collect();
-        let mut to_send = HEAD.to_vec();
+        let mut to_send = head.to_vec();
         match plot {
             Plot::BadHead => {
                 to_send = b"CONNECT origin.test HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n".to_vec();
             }
-            Plot::ClientLeaves => to_send.truncate(random.below(2) * HEAD.len()),
+            Plot::ClientLeaves => to_send.truncate(random.below(2) * head.len()),
             Plot::NeverAsks => to_send.clear(),
             Plot::NoStorageAtStart => while pool.lend().is_some() {},
             _ => {}
         }
-        if plot != Plot::BadHead && to_send.len() == HEAD.len() {
+        if plot != Plot::BadHead && to_send.len() == head.len() {
             to_send.extend_from_slice(&client_sends);
         }
         let will_fin = match plot {
@@ -208,6 +234,10 @@ impl World {
             deadlines: Deadlines::default(),
             queued: true,
             starved: false,
+            login: None,
+            late_logins: 0,
+            asked_anew: 0,
+            head,
             lookup: VecDeque::new(),
             refusals_left: if plot == Plot::DialRefused { 9 } else { random.below(3) },
             traced: false,
@@ -361,6 +391,7 @@ impl World {
                 self.session.on_drain(self.now);
                 self.settle();
             }
+            _ if self.policy.users.is_some() => self.reload(),
             _ => {}
         }
     }
@@ -388,7 +419,8 @@ impl World {
             match (step, outcome) {
                 (Step::Read(Side::Client), Some(Outcome::Moved(count))) => self.taken.0 += count,
                 (Step::Read(Side::Upstream), Some(Outcome::Moved(count))) => self.taken.1 += count,
-                (Step::Resolve, _) => self.asked_at = self.now,
+                (Step::Authenticate, _) => self.asked_at = self.now,
+                (Step::Resolve, _) if self.policy.users.is_none() => self.asked_at = self.now,
                 _ => {}
             }
             if self.traced {
@@ -445,6 +477,17 @@ impl World {
             }
             Step::ShutdownWrite(side) => self.socket(side).unwrap().shutdown_write(),
             Step::Discard => self.client.read(&mut [0; 4096]),
+            Step::Authenticate => {
+                assert_eq!(self.session.credentials(), Some(&b"Basic x"[..]));
+                let login =
+                    if self.plot == Plot::LoginWrong { Login::Wrong } else { Login::User("alice".into()) };
+                if self.plot != Plot::LoginSilent && self.random.below(2) == 0 {
+                    self.session.on_login(login, self.now, &self.policy);
+                    return None;
+                }
+                self.login = Some(login);
+                Outcome::Done
+            }
             Step::Resolve => {
                 if self.plot == Plot::NameFails && self.random.below(2) == 0 {
                     let error = ResolveError::NotFound { rcode: 3 };
@@ -507,6 +550,9 @@ impl World {
         }
         if !self.session.wants_lookup() {
             self.lookup.clear();
+        }
+        if !self.session.wants_login() {
+            self.login = None;
         }
         if let Some((_, due)) = self.session.deadline() {
             match self.deadlines.get(1) {
@@ -631,11 +677,20 @@ impl World {
             self.storage_returns();
             return true;
         }
-        if !self.lookup.is_empty() && self.random.below(3) == 0 && self.slow_ms_left > 0 {
+        let is_asking = self.login.is_some() && self.plot != Plot::LoginSilent || !self.lookup.is_empty();
+        if is_asking && self.random.below(3) == 0 && self.slow_ms_left > 0 {
             let slow_ms = self.random.below(700) as u64;
             self.slow_ms_left = self.slow_ms_left.saturating_sub(slow_ms);
             self.now = self.now.after(slow_ms);
             self.expire();
+            return true;
+        }
+        if self.plot != Plot::LoginSilent
+            && let Some(login) = self.login.take()
+        {
+            self.late_logins += 1;
+            self.session.on_login(login, self.now, &self.policy);
+            self.queued = true;
             return true;
         }
         if let Some(part) = self.lookup.pop_front() {
@@ -677,6 +732,16 @@ impl World {
         }
         attempt.edge = true;
         true
+    }
+
+    /// Another policy is in force, as in `EventLoop::read_mail`.
+    fn reload(&mut self) {
+        self.policy.users = some_users();
+        self.session.on_policy();
+        if self.login.take().is_some() {
+            self.asked_anew += 1;
+            self.queued = true;
+        }
     }
 
     /// What the nameservers will say, in one part or two.

@@ -87,8 +87,14 @@ impl Beside {
     /// Through this proxy, which must have one loop.
     #[track_caller]
     pub fn of(proxy: &Proxy) -> Beside {
+        Beside::with(proxy, "")
+    }
+
+    /// The same with these fields in its request, each with its CRLF.
+    #[track_caller]
+    pub fn with(proxy: &Proxy, fields: &str) -> Beside {
         let origin = Origin::echo();
-        Beside { client: proxy.tunnel(&origin.addr.to_string()), _origin: origin }
+        Beside { client: proxy.tunnel_with(&origin.addr.to_string(), fields), _origin: origin }
     }
 
     /// When this returns, the loop has turned several times: everything that was sent to it before is served, also what

@@ -166,8 +166,14 @@ impl Proxy {
     /// A client with a standing tunnel to `target`.
     #[track_caller]
     pub fn tunnel(&self, target: &str) -> Client {
+        self.tunnel_with(target, "")
+    }
+
+    /// The same with these fields in its request, each with its CRLF.
+    #[track_caller]
+    pub fn tunnel_with(&self, target: &str, fields: &str) -> Client {
         let mut client = self.client();
-        client.send_connect(target);
+        client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{fields}\r\n"));
         let head = client.read_head();
         assert_eq!(head.status, 200, "CONNECT {target}: {:?}\nlog: {:#?}", head.raw, self.log.all());
         client

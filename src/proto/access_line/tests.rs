@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::proto::reply::Refusal;
+use crate::proto::reply::{Credentials, Refusal};
 use crate::proto::rules::USERS_RULE;
 
 const ENDED: UnixTime = UnixTime(1_795_187_045_123);
@@ -138,15 +138,15 @@ fn nothing_understood() {
 
 #[test]
 fn a_login_that_failed_is_told_from_one_that_was_not_tried() {
-    for (rule, adit, squid) in [
-        (USERS_RULE, " rule=users ", " - HIER_NONE/- -"),
-        (WRONG_LOGIN_RULE, " rule=users:wrong ", " ? HIER_NONE/- -"),
+    for (rule, why, adit, squid) in [
+        (USERS_RULE, Credentials::Missing, " rule=users ", " - HIER_NONE/- -"),
+        (WRONG_LOGIN_RULE, Credentials::Wrong, " rule=users:wrong ", " ? HIER_NONE/- -"),
     ] {
-        let target = target();
+        let (target, refusal) = (target(), Refusal::NotAuthenticated(why));
         for client in ["10.1.2.3:53122", "[::ffff:10.1.2.3]:53122"] {
             let record = Record {
                 client: client.parse().unwrap(),
-                ..refused(&Refusal::NotAuthenticated, Asked::Connect(&target), Some(&rule))
+                ..refused(&refusal, Asked::Connect(&target), Some(&rule))
             };
             let said = line(LogFormat::Adit, &record);
             assert!(said.contains("Z 10.1.2.3:53122 - CONNECT example.org:443 407 via=- "), "{said}");

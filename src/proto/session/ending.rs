@@ -19,7 +19,11 @@ impl Session {
         self.draining = true;
         match self.state {
             State::Idle => self.finish(EndReason::Unused),
-            State::ReadingHead(_) | State::Reusing | State::Resolving(_) | State::Dialing(_) => {
+            State::ReadingHead(_)
+            | State::Authenticating(_)
+            | State::Reusing
+            | State::Resolving(_)
+            | State::Dialing(_) => {
                 self.refuse(Refusal::ShuttingDown, now, policy);
             }
             State::Forwarding if self.may_refuse() => self.refuse(Refusal::ShuttingDown, now, policy),

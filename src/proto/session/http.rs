@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::authenticating::{Shown, Then};
 use super::{Answer, Exchange, Forwarded, Policy, Session, State, URL_MAX_BYTES};
 use crate::proto::body::{Body, Chunks, Framing, Passed};
 use crate::proto::fields::{Expect, Persistence, Storage, Upgrade, Version};
@@ -9,7 +10,7 @@ use crate::proto::head::{self, HTTP_PORT, HttpRequest, MAX_METHOD_BYTES, Parsed}
 use crate::proto::onward::{self, RequestEdit};
 use crate::proto::pool::Origin;
 use crate::proto::relay::{Ready, Sink, Source};
-use crate::proto::reply::{self, ConnectionHeader, Refusal};
+use crate::proto::reply::{self, ConnectionHeader, Credentials, Refusal};
 use crate::proto::response::AnswerTo;
 use crate::proto::rules::{Early, RuleName, Service, Verdict};
 use crate::proto::scan::Scan;
@@ -62,6 +63,8 @@ pub(super) struct Http {
     pub(super) retry: Retry,
     /// Where the upstream connection leads, for the pool.
     pub(super) origin: Option<Box<Origin>>,
+    /// Room for the credentials of the next request. None before there were any, while they are judged, and behind dialing.
+    pub(super) shown: Option<Box<Shown>>,
     /// What this client was allowed to reach for [`Session::target`], the last time.
     proof: Option<Proof>,
     /// This exchange was judged by a policy that is no longer in force: it proves nothing for the next one.
@@ -87,7 +90,9 @@ struct Proof {
     rule: Option<RuleName>,
 }
 
-/// What is to be done about a head.
+/// What is to be done about a head, and the credentials with it.
+type Understood = (Next, Result<Option<Box<Shown>>, Credentials>);
+
 enum Next {
     Connect(Target),
     /// The proxy is asked itself, what it can do.
@@ -123,6 +128,7 @@ impl Http {
             interim_count: 0,
             retry: Retry::Never,
             origin: None,
+            shown: None,
             proof: None,
             outdated: false,
         }
@@ -131,7 +137,8 @@ impl Http {
     /// Nothing of the last exchange is left but memory that the next one can use.
     fn forget_exchange(&mut self) {
         let (asked, head) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.head));
-        *self = Http { asked, head, proof: self.proof.take(), ..Http::new() };
+        let (shown, proof) = (self.shown.take(), self.proof.take());
+        *self = Http { asked, head, shown, proof, ..Http::new() };
         self.asked.clear();
         self.shrink_head();
     }
@@ -218,31 +225,43 @@ impl Http {
 impl Session {
     /// A whole request head stands at the front of the ring.
     pub(super) fn head_complete(&mut self, head_bytes: usize, now: Tick, policy: &Policy) {
-        match self.understand(head_bytes, policy) {
-            Ok(Next::Connect(target)) => {
-                self.up.ring.drained(head_bytes);
-                self.http = None;
-                self.connect(target, now, policy);
-            }
-            Ok(Next::Options) => self.answer(head_bytes, |_, how, out| reply::options_answer(how, out), now),
-            Ok(Next::Trace) => self.answer(head_bytes, reply::trace_answer, now),
-            Ok(next @ (Next::Again | Next::Forward)) => match self.place_head(head_bytes) {
-                Ok(()) => self.find_upstream(matches!(next, Next::Again), now, policy),
-                Err(refusal) => self.refuse(refusal, now, policy),
-            },
+        let (next, shown) = match self.understand(head_bytes, policy) {
+            Ok(understood) => understood,
             Err(refusal) => {
                 self.up.ring.drained(head_bytes);
-                self.refuse(refusal, now, policy);
+                return self.refuse(refusal, now, policy);
             }
-        }
+        };
+        let then = match next {
+            Next::Connect(target) => {
+                self.up.ring.drained(head_bytes);
+                self.http = None;
+                self.target = Some(target);
+                Then::Connect
+            }
+            Next::Options => {
+                Then::Answer(self.answer(head_bytes, |_, how, out| reply::options_answer(how, out)))
+            }
+            Next::Trace => Then::Answer(self.answer(head_bytes, reply::trace_answer)),
+            Next::Again | Next::Forward => {
+                if let Err(refusal) = self.place_head(head_bytes) {
+                    return self.refuse(refusal, now, policy);
+                }
+                if matches!(next, Next::Again) { Then::Again } else { Then::Forward }
+            }
+        };
+        self.authenticate(shown, then, now, policy);
     }
 
     /// Reads the head; one that is to be forwarded is written anew into [`Http::head`].
-    fn understand(&mut self, head_bytes: usize, policy: &Policy) -> Result<Next, Refusal> {
+    fn understand(&mut self, head_bytes: usize, policy: &Policy) -> Result<Understood, Refusal> {
         let mut storage = Storage::new();
         let head = &self.up.ring.contents()[..head_bytes];
         let mut request = match head::parse(head, &mut storage) {
-            Ok(Parsed::Connect(request)) => return Ok(Next::Connect(request.target)),
+            Ok(Parsed::Connect(request)) => {
+                let shown = Shown::read(None, request.fields, policy);
+                return Ok((Next::Connect(request.target), shown));
+            }
             Ok(Parsed::Http(request)) => request,
             Err(refusal) => {
                 self.target = head::connect_target(head);
@@ -254,9 +273,10 @@ impl Session {
         };
         let http = self.http.get_or_insert_with(|| Box::new(Http::new()));
         http.begin(&mut request);
+        let shown = Shown::read(http.shown.take(), request.fields, policy);
         if request.path == "*" {
             http.asked.push(b'*');
-            return Ok(Next::Options);
+            return Ok((Next::Options, shown));
         }
         let again =
             self.target.as_ref().is_some_and(|target| target.is_authority(request.authority, HTTP_PORT));
@@ -271,14 +291,14 @@ impl Session {
                 }
             }
         }
-        let Some(target) = &self.target else { return Ok(Next::Forward) };
+        let Some(target) = &self.target else { return Ok((Next::Forward, shown)) };
         request.loggable_url(target, URL_MAX_BYTES, &mut http.asked);
         if policy.via_field.as_deref().is_some_and(|name| request.went_through(name)) {
             return Err(Refusal::ViaLoop);
         }
         match (request.max_forwards, request.method) {
-            (Some(0), "TRACE") => return Ok(Next::Trace),
-            (Some(0), _) => return Ok(Next::Options),
+            (Some(0), "TRACE") => return Ok((Next::Trace, shown)),
+            (Some(0), _) => return Ok((Next::Options, shown)),
             // Methods, not an enum of ours: all that do not end here go on.
             (_, _) => {}
         }
@@ -293,7 +313,7 @@ impl Session {
         onward::request(&request, &edit, &mut http.head);
         http.head_bytes = http.head.len();
         http.head_unsent = http.head_bytes;
-        Ok(if again { Next::Again } else { Next::Forward })
+        Ok((if again { Next::Again } else { Next::Forward }, shown))
     }
 
     /// Puts the head that was written anew where it waits for its upstream, in place of the one that was sent.
@@ -321,7 +341,7 @@ impl Session {
     }
 
     /// `again`: the last request of this client went to the same target, and was allowed to.
-    fn find_upstream(&mut self, again: bool, now: Tick, policy: &Policy) {
+    pub(super) fn find_upstream(&mut self, again: bool, now: Tick, policy: &Policy) {
         let Some(target) = &self.target else { return };
         let proof = self.http.as_mut().and_then(|http| http.proof.as_mut()).filter(|_| again);
         if let Some(proof) = proof {
@@ -349,7 +369,7 @@ impl Session {
             }
     }
 
-    fn is_proven(&self, origin: &Origin) -> bool {
+    pub(super) fn is_proven(&self, origin: &Origin) -> bool {
         let proof = self.http.as_ref().and_then(|http| http.proof.as_ref());
         // Rules may speak for the name that a search list made of the target's: that is judged each time.
         origin.completed.is_none() && proof.is_some_and(|proof| proof.address == origin.address)
@@ -419,9 +439,12 @@ impl Session {
         (self.up.sink, self.down.source) = (Sink::Open, Source::Open);
         // Rules for it would speak for whatever is asked for next.
         self.completed = None;
-        let rule = self.rule.take();
+        let (rule, user) = (self.rule.take(), self.user.take());
         if let Some(http) = &mut self.http {
             http.forget_exchange();
+            if let Some(shown) = &mut http.shown {
+                shown.before = user;
+            }
             // An exchange that the proxy answered itself had no need of it, and none of its own.
             if let Some(proof) = &mut http.proof
                 && rule.is_some()
@@ -452,15 +475,18 @@ impl Session {
         &mut self,
         head_bytes: usize,
         write: impl FnOnce(&[u8], ConnectionHeader, &mut Vec<u8>),
-        now: Tick,
-    ) {
+    ) -> Answer {
         let connection = self.connection_behind_answer();
         let mut bytes = Vec::new();
         write(&self.up.ring.contents()[..head_bytes], connection, &mut bytes);
         self.up.ring.drained(head_bytes);
+        Answer { bytes, sent: 0, connection }
+    }
+
+    pub(super) fn give(&mut self, answer: Answer, now: Tick) {
         self.status = Some(200);
         self.end.get_or_insert(EndReason::Done);
-        self.reply(Answer { bytes, sent: 0, connection }, now);
+        self.reply(answer, now);
     }
 
     /// What becomes of the client's connection if the proxy answers itself now. Nothing can follow a request that was not

@@ -11,7 +11,7 @@ use crate::proto::reply::{ESTABLISHED, Refusal};
 use crate::proto::resolver::ResolveError;
 use crate::proto::rules::{Early, GUARD_RULE, Service, Verdict, Who};
 use crate::proto::scan::{Scan, Scanned};
-use crate::proto::target::{Host, Target};
+use crate::proto::target::Host;
 use crate::proto::tick::Tick;
 
 impl Session {
@@ -47,6 +47,7 @@ impl Session {
         let mut scan = match &self.state {
             State::ReadingHead(scan) => *scan,
             State::Idle
+            | State::Authenticating(_)
             | State::Reusing
             | State::Resolving(_)
             | State::Dialing(_)
@@ -64,10 +65,9 @@ impl Session {
         }
     }
 
-    pub(super) fn connect(&mut self, target: Target, now: Tick, policy: &Policy) {
-        let target = self.target.insert(target);
-        let who = Who { address: self.client.ip(), user: self.user.as_deref() };
-        match policy.rules.judge_name(who, target, Service::Connect) {
+    pub(super) fn connect(&mut self, now: Tick, policy: &Policy) {
+        let Some(target) = &self.target else { return };
+        match policy.rules.judge_name(self.who(), target, Service::Connect) {
             Early::Resolve(rule) => {
                 self.rule = rule;
                 self.resolve(now, policy);
@@ -91,6 +91,10 @@ impl Session {
     }
 
     pub(super) fn start_dialing(&mut self, now: Tick, policy: &Policy) {
+        if let Some(http) = &mut self.http {
+            // Dialing takes so much memory that this must give way; where nothing is dialed, it is kept.
+            http.shown = None;
+        }
         self.state = State::Dialing(Box::new(Eyeballs::new(policy.families)));
         self.enter(now, policy.timeouts.dial_ms);
     }
@@ -198,7 +202,7 @@ impl Session {
 
     pub(super) fn wants_answer(&self) -> bool {
         match self.state {
-            State::Reusing | State::Resolving(_) | State::Dialing(_) => true,
+            State::Authenticating(_) | State::Reusing | State::Resolving(_) | State::Dialing(_) => true,
             State::Forwarding => {
                 self.http.as_ref().is_some_and(|http| http.awaits_head() && http.request.is_complete())
             }

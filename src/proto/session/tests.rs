@@ -53,6 +53,7 @@ impl Script {
             via: "adit".into(),
             via_field: Some("adit".into()),
             forwarded: Forwarded::Omitted,
+            users: None,
         };
         let session = Session::new("10.0.0.7:4711".parse().unwrap(), Tick(0), &policy);
         Script {
@@ -114,6 +115,7 @@ impl Script {
             | Step::ShutdownWrite(Side::Client)
             | Step::TakeError(Side::Client)
             | Step::Discard
+            | Step::Authenticate
             | Step::Resolve
             | Step::Dial(..)
             | Step::ConfirmDial(_)

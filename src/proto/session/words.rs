@@ -2,12 +2,14 @@
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::proto::failure::Failure;
 use crate::proto::lookup::Families;
 use crate::proto::reply::Refusal;
 use crate::proto::rules::Rules;
 use crate::proto::target::Target;
+use crate::proto::users::Users;
 
 /// Lengths of all timeouts, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Timeouts {
 pub struct Policy {
     /// Who may go where.
     pub rules: Rules,
+    /// Who may ask: without a file, everybody.
+    pub users: Option<Arc<Users>>,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// Address families that may be dialed.
@@ -76,6 +80,9 @@ pub enum Step {
     ShutdownWrite(Side),
     /// Read from the client and forget what comes.
     Discard,
+    /// Verify [`Session::credentials`](super::Session::credentials); the answer comes to
+    /// [`Session::on_login`](super::Session::on_login).
+    Authenticate,
     /// Resolve [`Session::target`](super::Session::target)'s name; the answer comes to [`Session::on_addresses`](super::Session::on_addresses).
     Resolve,
     /// Start connecting to that address. An earlier attempt at the same place is given up.
@@ -120,12 +127,27 @@ pub enum Outcome {
     Blocked,
     /// The peer has ended its direction.
     Eof,
-    /// Done, or under way for [`Step::Resolve`] and [`Step::Dial`].
+    /// Done, or under way for [`Step::Authenticate`], [`Step::Resolve`] and [`Step::Dial`].
     Done,
     /// No storage can be lent for reading now; [`Session::on_storage`](super::Session::on_storage) follows when it can.
     NoStorage,
     /// Failed for that cause.
     Failed(Failure),
+}
+
+/// What became of credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// They are this user's.
+    User(Arc<str>),
+    /// They are nobody's.
+    Wrong,
+    /// None are asked for any more.
+    Needless,
+    /// Too many wait to be verified.
+    Busy,
+    /// Too many of this client wait to be verified.
+    ClientBusy,
 }
 
 /// Why a session ended. The first cause wins.

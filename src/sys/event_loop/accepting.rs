@@ -11,7 +11,7 @@ use crate::proto::reply::Refusal;
 use crate::proto::rules::CLIENT_RULE;
 use crate::proto::session::{Session, Side, Step};
 use crate::sys::accept::{self, Accepted};
-use crate::sys::shared::Phase;
+use crate::sys::shared::{Admission, Phase};
 use crate::sys::sockets::Sockets;
 use crate::sys::stream;
 
@@ -65,12 +65,14 @@ impl EventLoop {
 
     pub(super) fn admit(&mut self, mut client: TcpStream, address: SocketAddr) {
         let policy = &self.policy;
-        let refusal = if !policy.rules.client_may(address.ip()) {
-            Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE)))
-        } else if !self.shared.admit() {
-            Some((Refusal::SessionLimit, None))
+        let refusal = if policy.rules.client_may(address.ip()) {
+            match self.shared.admit(address.ip()) {
+                Admission::Granted => None,
+                Admission::Full => Some((Refusal::SessionLimit, None)),
+                Admission::ClientFull => Some((Refusal::ClientSessionLimit, None)),
+            }
         } else {
-            None
+            Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE)))
         };
         let counted = refusal.is_none();
         let mut session = match refusal {
@@ -87,7 +89,7 @@ impl EventLoop {
         if let Err(error) = self.poll.registry().register(&mut client, Token(key), interests) {
             log::warn!("{address}: cannot watch the connection: {error}");
             if counted {
-                self.shared.leave();
+                self.shared.leave(address.ip());
             }
             return;
         }
@@ -96,7 +98,15 @@ impl EventLoop {
             session.on_drain(self.now);
         }
         let sockets = Sockets::new(client);
-        slot.insert(Entry { session, sockets, queued: false, counted, looking_up: false, starved: false });
+        slot.insert(Entry {
+            session,
+            sockets,
+            queued: false,
+            counted,
+            looking_up: false,
+            logging_in: false,
+            starved: false,
+        });
         self.queue(key);
     }
 
@@ -115,6 +125,7 @@ impl EventLoop {
                 | Step::Wait
                 | Step::End(_)
                 | Step::Read(_)
+                | Step::Authenticate
                 | Step::Resolve
                 | Step::Dial(..)
                 | Step::ConfirmDial(_)

@@ -1,6 +1,9 @@
 //! What the main thread wants: new listeners, new settings, a drain, the end.
 
+use std::sync::Arc;
+
 use super::EventLoop;
+use super::authenticating::Change;
 use crate::proto::session::Session;
 use crate::sys::shared::{LoopSettings, Message, Phase};
 use mio::net::TcpListener;
@@ -12,18 +15,26 @@ impl EventLoop {
                 Message::Listen(socket) => self.add_listener(socket),
                 Message::ReopenLog => self.access_log.reopen(),
                 Message::Names(config) => self.names.reconfigure(*config),
+                Message::Login { tag, verdict } => self.on_verdict(tag, verdict),
                 Message::Settings(settings) => self.follow(*settings),
             }
         }
     }
 
     fn follow(&mut self, settings: LoopSettings) {
-        let LoopSettings { policy, sources, names, access_log, open, close } = settings;
+        let LoopSettings { policy, buffer_bytes, sources, names, access_log, open, close } = settings;
         self.upstreams.start_over(policy.timeouts.keepalive_ms);
+        let changed = match (&self.policy.users, &policy.users) {
+            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => Change::Others,
+            (None, None) => Change::Others,
+            (Some(_) | None, Some(_) | None) => Change::Users,
+        };
         self.policy = policy;
         for (_, entry) in &mut self.sessions {
             entry.session.on_policy();
         }
+        self.ask_anew(changed);
+        self.pool.set_ceiling(buffer_bytes);
         self.sources = sources;
         if let Some(config) = names {
             self.names.reconfigure(config);

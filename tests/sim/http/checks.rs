@@ -1,13 +1,13 @@
 //! What must hold at every moment, and at the end.
 
 use adit::proto::deadlines::Kind as DeadlineKind;
-use adit::proto::session::{CLIENT_LEFT_MS, EndReason, Side, Step};
+use adit::proto::session::{CLIENT_LEFT_MS, EndReason, LOGIN_TIMEOUT_MS, Side, Step};
 
 use super::client::{Client, Ending};
 use super::origin::{Connection, token_of};
 use super::plan::{End, Exchange, Fault, Framing, Kind, ORIGINS, Plot, origin_name};
 use super::reader::{Message, Shape};
-use super::{SPARE_MS, World};
+use super::{Line, SPARE_MS, World};
 
 impl World {
     // Origins.
@@ -133,6 +133,7 @@ impl World {
             Some(DeadlineKind::HalfOpen) => (moves.any, [timeouts.half_open_ms; 3]),
             Some(DeadlineKind::KeepAlive) if !self.is_draining => (moves.any, [timeouts.keepalive_ms; 3]),
             Some(DeadlineKind::Resolve) => (moves.asked, [timeouts.resolve_ms; 3]),
+            Some(DeadlineKind::Login) => (moves.asked, [LOGIN_TIMEOUT_MS; 3]),
             Some(DeadlineKind::ClientLeft) => {
                 let known = moves.end_known.expect("the client has not left");
                 (known.max(moves.asked).max(moves.heard), [CLIENT_LEFT_MS; 3])
@@ -256,6 +257,7 @@ impl World {
             // Attempts that had no descriptor leave the others alone.
             (_, Plot::Scarce) => status == 503 || status == 502,
             (_, Plot::Grace | Plot::Quit) => status == 503 && message.closes(),
+            (_, Plot::LoginSilent) => status == 503,
             _ => false,
         };
         assert!(fits, "{:?}: {:?} is refused: {message:?}", self.plot, exchange.kind);
@@ -267,7 +269,7 @@ impl World {
         assert_eq!(self.storage.lent(), 0, "storage was kept");
         for key in 0..self.entries.len() {
             assert_eq!(self.entries[key].session.deadline(), None);
-            assert!(!self.entries[key].session.wants_lookup());
+            assert!(!self.entries[key].session.wants_lookup() && !self.entries[key].session.wants_login());
             self.check_answers(key);
             self.check_cut(key);
             self.check_lines(key);
@@ -289,6 +291,8 @@ impl World {
                 101 => "upgrade",
                 100..=199 => "interim response",
                 _ if message.shape == Shape::Tunnel => "tunnel behind plain HTTP",
+                407 => "login refused",
+                503 if self.plot == Plot::LoginSilent => "login never answered",
                 _ if message.field("Proxy-Status").is_some() => "refusal",
                 _ if message.field("X-Token").is_none() => "own answer",
                 _ => "answer",
@@ -317,7 +321,9 @@ impl World {
             | Plot::ClientBad
             | Plot::NameFails
             | Plot::DialRefused
-            | Plot::DialSilent => true,
+            | Plot::DialSilent
+            | Plot::Reload
+            | Plot::LoginSilent => true,
             Plot::ClientResets | Plot::ClientLeaves | Plot::ClientStalls | Plot::ClientDeaf => {
                 key != self.troubled
             }
@@ -381,6 +387,7 @@ impl World {
                 }
             };
             assert!(tells, "{asked} is not {path}");
+            self.check_user(exchange, line);
             if let Some(message) = finals.get(at) {
                 assert_eq!(line.status, Some(message.status), "{line:?}");
             }
@@ -399,6 +406,16 @@ impl World {
                 assert!(greeting <= whole && (greeting == whole || line.down_bytes == 0));
             }
             _ => assert_eq!(greeting, 0, "bytes: {:?}", entry.lines),
+        }
+    }
+
+    /// Nobody stands in a line who has not shown the credentials of this very request.
+    fn check_user(&self, exchange: &Exchange, line: &Line) {
+        let is_asked = self.policy.users.is_some();
+        match line.user.as_deref() {
+            Some(user) => assert!(is_asked && line.status != Some(407) && user == exchange.user, "{line:?}"),
+            // Something has gone wrong before it was known.
+            None => assert!(!is_asked || line.status != Some(exchange.answer.status), "{line:?}"),
         }
     }
 
@@ -487,6 +504,7 @@ fn check_request_fields(exchange: &Exchange, message: &Message) {
     assert_eq!(message.field("Expect"), exchange.expects.then_some("100-continue"));
     assert_eq!(message.field("X-Pad").map_or(0, str::len), exchange.pad_bytes);
     assert!(message.field("X-Gone").is_none() && message.field("Proxy-Connection").is_none());
+    assert!(message.field("Proxy-Authorization").is_none(), "credentials go nowhere else");
 }
 
 fn check_trailers(message: &Message, wanted: bool, token: usize) {

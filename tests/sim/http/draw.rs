@@ -13,6 +13,8 @@ pub(super) struct Draw<'a> {
     pub(super) is_narrow: bool,
     /// Connections are seldom ended, so that many are used again.
     pub(super) is_keeping: bool,
+    /// Users are asked for.
+    pub(super) is_guarded: bool,
 }
 
 impl Draw<'_> {
@@ -39,6 +41,7 @@ impl Draw<'_> {
             1 | 2 if is_last => Kind::Upgrade,
             3 => Kind::Upgrade,
             4 | 5 => Kind::Own(self.random.pick(&[200, 403, 502])),
+            6 if self.is_guarded => Kind::Own(407),
             _ => Kind::Plain,
         };
         let by_address = origin == 2 && kind != Kind::Connect && self.random.one_in(2);
@@ -78,6 +81,7 @@ impl Draw<'_> {
             token,
             client,
             origin,
+            user: self.random.pick(&["alice", "alice", "bob"]),
             kind,
             method,
             is_http10,
@@ -130,6 +134,13 @@ impl Draw<'_> {
             Kind::Own(200) => head += "Max-Forwards: 0\r\n",
             Kind::Own(502) => head += "Via: 1.1 adit\r\n",
             Kind::Own(_) | Kind::Plain | Kind::Upgrade | Kind::Connect | Kind::Bad => {}
+        }
+        if self.is_guarded {
+            head += &match (exchange.kind, self.random.one_in(2)) {
+                (Kind::Own(407), true) => String::new(),
+                (Kind::Own(407), false) => "Proxy-Authorization: Basic nobody\r\n".to_string(),
+                (_, _) => format!("Proxy-Authorization: Basic {}\r\n", exchange.user),
+            };
         }
         if exchange.pad_bytes > 0 {
             head += &format!("X-Pad: {}\r\n", "p".repeat(exchange.pad_bytes));
@@ -318,6 +329,9 @@ impl Draw<'_> {
                 "Host: a\r\nTransfer-Encoding: chunked\r\n"
             }
         };
-        exchange.head = format!("POST {url} HTTP/1.1\r\n{fields}\r\n").into_bytes();
+        // Bad or not is known before it is known whose it is.
+        let shown = format!("Proxy-Authorization: Basic {}\r\n", exchange.user);
+        let shown = if self.is_guarded { &*shown } else { "" };
+        exchange.head = format!("POST {url} HTTP/1.1\r\n{fields}{shown}\r\n").into_bytes();
     }
 }

@@ -3,12 +3,13 @@
 use adit::proto::deadlines::Kind as DeadlineKind;
 use adit::proto::relay::Ready;
 use adit::proto::resolver::ResolveError;
-use adit::proto::session::{EndReason, Outcome, Side, Step};
+use adit::proto::session::{EndReason, Login, Outcome, Side, Step};
 use adit::proto::target::Host;
 
 use super::client::Ending;
 use super::plan::{BARE_ORIGIN, Plot, origin_name};
 use super::{Entry, Line, World};
+use crate::some_users;
 
 impl World {
     pub(super) fn run_one(&mut self) -> bool {
@@ -72,7 +73,7 @@ impl World {
             (Step::Write(Side::Client), Outcome::Moved(count)) => entry.written.0 += count as u64,
             (Step::Write(Side::Upstream), Outcome::Moved(count)) => entry.written.1 += count as u64,
             (Step::Read(Side::Client), Outcome::Moved(_)) => entry.moves.heard = now,
-            (Step::Resolve, _) => entry.moves.asked = now,
+            (Step::Authenticate | Step::Resolve, _) => entry.moves.asked = now,
             _ => {}
         }
         let moved = matches!(outcome, Outcome::Moved(_) | Outcome::Eof | Outcome::Failed(_));
@@ -117,6 +118,7 @@ impl World {
             }
             Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
             Step::Discard => self.entries[key].socket.read(&mut [0; 4096]),
+            Step::Authenticate => return self.log_in(key),
             Step::Resolve => return self.look_up(key),
             Step::Dial(place, address) => self.dial(key, place, address),
             Step::ConfirmDial(place) => self.confirm(key, place),
@@ -139,6 +141,7 @@ impl World {
                 let record = self.entries[key].session.record(self.now);
                 let line = Line {
                     asked: record.request.to_string(),
+                    user: record.user.map(String::from),
                     status: record.status,
                     end: record.end,
                     up_bytes: record.up_bytes,
@@ -166,6 +169,21 @@ impl World {
             None => entry.lent += 1,
         }
         true
+    }
+
+    fn log_in(&mut self, key: usize) -> Option<Outcome> {
+        self.entries[key].moves.asked = self.now;
+        let shown = self.entries[key].session.credentials().unwrap();
+        let name = std::str::from_utf8(shown).unwrap().strip_prefix("Basic ").unwrap();
+        let login = if name == "nobody" { Login::Wrong } else { Login::User(name.into()) };
+        let is_known = self.random.one_in(2);
+        let entry = &mut self.entries[key];
+        if is_known {
+            entry.session.on_login(login, self.now, &self.policy);
+            return None;
+        }
+        entry.login = Some(login);
+        Some(Outcome::Done)
     }
 
     fn look_up(&mut self, key: usize) -> Option<Outcome> {
@@ -208,6 +226,9 @@ impl World {
         if !entry.session.wants_lookup() {
             entry.lookup.clear();
         }
+        if !entry.session.wants_login() {
+            entry.login = None;
+        }
         if let Some((_, due)) = entry.session.deadline() {
             match self.deadlines.get(key) {
                 Some(queued_due) if queued_due <= due => {}
@@ -226,6 +247,7 @@ impl World {
         }
         entry.ended = true;
         entry.lookup.clear();
+        entry.login = None;
         self.deadlines.remove(key);
         self.check_closing(key, reason);
         let entry = &mut self.entries[key];
@@ -290,6 +312,19 @@ impl World {
             if !self.entries[key].ended {
                 self.entries[key].session.on_drain(self.now);
                 self.settle(key);
+            }
+        }
+    }
+
+    /// As in `EventLoop::read_mail`.
+    pub(super) fn reload(&mut self) {
+        self.policy.users = some_users();
+        self.close_idle();
+        for key in 0..self.entries.len() {
+            self.entries[key].session.on_policy();
+            if self.entries[key].login.take().is_some() {
+                self.entries[key].queued = true;
+                self.note("login asked anew");
             }
         }
     }

@@ -45,9 +45,13 @@ pub(super) enum Plot {
     Grace,
     /// A second signal comes at some moment.
     Quit,
+    /// Another policy, with another users file, is in force from some moment on.
+    Reload,
+    /// Some credentials are never judged.
+    LoginSilent,
 }
 
-pub(super) const PLOTS: [Plot; 36] = [
+pub(super) const PLOTS: [Plot; 39] = [
     Plot::Peaceful,
     Plot::Peaceful,
     Plot::Peaceful,
@@ -84,6 +88,9 @@ pub(super) const PLOTS: [Plot; 36] = [
     Plot::Drain,
     Plot::Grace,
     Plot::Quit,
+    Plot::Reload,
+    Plot::Reload,
+    Plot::LoginSilent,
 ];
 
 impl Plot {
@@ -105,8 +112,10 @@ impl Plot {
             | Plot::NameFails
             | Plot::DialRefused
             | Plot::Grace
-            | Plot::Quit => false,
+            | Plot::Quit
+            | Plot::Reload => false,
             Plot::Silent
+            | Plot::LoginSilent
             | Plot::ClientLeaves
             | Plot::ClientStalls
             | Plot::ClientDeaf
@@ -176,6 +185,8 @@ pub(super) struct Exchange {
     pub(super) token: usize,
     pub(super) client: usize,
     pub(super) origin: usize,
+    /// Whose credentials it shows, if any are asked for.
+    pub(super) user: &'static str,
     pub(super) kind: Kind,
     pub(super) method: &'static str,
     pub(super) is_http10: bool,

@@ -3,7 +3,7 @@
 use adit::proto::reply::ESTABLISHED;
 use adit::proto::session::{CLIENT_LEFT_MS, DRAIN_IDLE_MS, Side};
 
-use super::{HEAD, Plot, World};
+use super::{Plot, World};
 
 impl World {
     pub(super) fn check_end(&mut self) {
@@ -17,7 +17,7 @@ impl World {
             assert_eq!(self.pool.lent(), 0, "storage was kept");
         }
         assert_eq!(self.session.deadline(), None);
-        assert!(!self.session.wants_lookup());
+        assert!(!self.session.wants_lookup() && !self.session.wants_login());
         let expected = usize::from(self.end_word != "unused");
         assert_eq!(self.records.len(), expected, "access lines: {:?}", self.records);
         assert!(self.records.iter().all(|&word| word == self.end_word));
@@ -79,7 +79,7 @@ impl World {
         if !cut || self.statuses != [Some(200)] {
             return;
         }
-        let held_up = self.taken.0 as u64 > HEAD.len() as u64 + self.counted.0;
+        let held_up = self.taken.0 as u64 > self.head.len() as u64 + self.counted.0;
         // The greeting is owed as well.
         let held_down = self.taken.1 as u64 > self.counted.1 || self.greeting_owed;
         let resets = [Side::Client, Side::Upstream].map(|side| self.session.closes_with_reset(side));

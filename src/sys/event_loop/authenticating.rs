@@ -1,0 +1,141 @@
+//! Whose requests they are: known from before, or asked of the thread that verifies credentials. A loop never does that itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::EventLoop;
+use crate::proto::credentials;
+use crate::proto::login_queue::{Asked, Question};
+use crate::proto::logins::{Logins, Tag, Verdict};
+use crate::proto::session::{Login, Outcome};
+use crate::proto::tick::Tick;
+use crate::proto::users::Users;
+use crate::sys::logins::{LoginDesk, Reply};
+use crate::sys::shared::Mailbox;
+
+/// What one loop knows of logins.
+pub(super) struct Door {
+    desk: Arc<LoginDesk>,
+    /// What the desk calls this loop.
+    number: u16,
+    known: Logins,
+    /// Sessions that wait for an answer.
+    waiting: Vec<(Tag, usize)>,
+}
+
+impl Door {
+    /// `most` verdicts are remembered.
+    pub(super) fn new(desk: Arc<LoginDesk>, mailbox: Arc<Mailbox>, most: usize) -> Door {
+        let number = desk.register(mailbox);
+        Door { desk, number, known: Logins::new(most), waiting: Vec::new() }
+    }
+
+    /// Whose credentials these are. `None`: session `key` waits for the answer.
+    fn judge(
+        &mut self,
+        users: Option<&Arc<Users>>,
+        value: &[u8],
+        client: IpAddr,
+        key: usize,
+        now: Tick,
+    ) -> Option<Login> {
+        let Some(users) = users else { return Some(Login::Needless) };
+        let tag = self.desk.tag(users, value);
+        if let Some(verdict) = self.known.find(tag, now) {
+            return Some(login(verdict));
+        }
+        let Some(basic) = credentials::basic(value) else { return Some(Login::Wrong) };
+        if !self.is_awaited(tag) {
+            let question = Question { tag, basic, users: Arc::clone(users) };
+            match self.desk.ask(question, client, self.number) {
+                Reply::Known(verdict) => return Some(login(self.learn(tag, verdict, now))),
+                Reply::Queue(Asked::Waits) => {}
+                Reply::Queue(Asked::QueueFull) => return Some(Login::Busy),
+                Reply::Queue(Asked::ClientFull) => return Some(Login::ClientBusy),
+            }
+        }
+        self.waiting.push((tag, key));
+        None
+    }
+
+    /// With a name of its own: what loops share, they would fight for.
+    fn learn(&mut self, tag: Tag, verdict: Verdict, now: Tick) -> Verdict {
+        let verdict = verdict.map(|name| Arc::from(&*name));
+        self.known.remember(tag, verdict.clone(), now);
+        verdict
+    }
+
+    fn is_awaited(&self, tag: Tag) -> bool {
+        self.waiting.iter().any(|&(other, _)| other == tag)
+    }
+
+    /// That session does not wait any more.
+    pub(super) fn cancel(&mut self, key: usize) {
+        let Some(at) = self.waiting.iter().position(|&(_, other)| other == key) else { return };
+        let (tag, _) = self.waiting.swap_remove(at);
+        if !self.is_awaited(tag) {
+            self.desk.withdraw(tag, self.number);
+        }
+    }
+}
+
+fn login(verdict: Verdict) -> Login {
+    verdict.map_or(Login::Wrong, Login::User)
+}
+
+impl EventLoop {
+    pub(super) fn authenticate(&mut self, key: usize) -> Option<Outcome> {
+        let entry = self.sessions.get_mut(key)?;
+        let session = &mut entry.session;
+        let (users, client) = (self.policy.users.as_ref(), session.client().ip());
+        match self.door.judge(users, session.credentials()?, client, key, self.now) {
+            Some(login) => {
+                session.on_login(login, self.now, &self.policy);
+                None
+            }
+            None => {
+                entry.logging_in = true;
+                Some(Outcome::Done)
+            }
+        }
+    }
+
+    /// An answer has come. One that nobody waits for may be of a users file that is no longer in force, and is not believed.
+    pub(super) fn on_verdict(&mut self, tag: Tag, verdict: Verdict) {
+        if !self.door.is_awaited(tag) {
+            return;
+        }
+        let login = login(self.door.learn(tag, verdict, self.now));
+        while let Some(at) = self.door.waiting.iter().position(|&(other, _)| other == tag) {
+            let (_, key) = self.door.waiting.swap_remove(at);
+            if let Some(entry) = self.sessions.get_mut(key) {
+                entry.logging_in = false;
+                entry.session.on_login(login.clone(), self.now, &self.policy);
+                self.queue(key);
+            }
+        }
+    }
+
+    /// Another policy is in force: those who wait ask again.
+    pub(super) fn ask_anew(&mut self, changed: Change) {
+        if changed == Change::Users {
+            self.door.known.forget();
+        }
+        while let Some(&(_, key)) = self.door.waiting.last() {
+            self.door.cancel(key);
+            if let Some(entry) = self.sessions.get_mut(key) {
+                entry.logging_in = false;
+                self.queue(key);
+            }
+        }
+    }
+}
+
+/// What another policy brings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Another users file, or none.
+    Users,
+    /// The same as before.
+    Others,
+}
