@@ -316,6 +316,7 @@ http() {
     judge "$1" "$2" "$3" "$line" "${@:5}"
 }
 
+not() { ! "$@"; }
 same() { # FILE WANTED
     [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ] || { echo "$1 differs from $2 ($(wc -c <"$1") of $(wc -c <"$2") bytes)"; return 1; }
 }
@@ -345,6 +346,15 @@ curl_refused() { # TARGET STATUS ERROR: what a person sees
     grep -q "^< HTTP/1.1 $2 " "$work/out" && grep -qi "^< Proxy-Status: adit; error=$3" "$work/out"
     grep -q "response $2\|code $2" "$work/out"
 }
+curl_user() { curl_ -U "$1" -o "$work/out" "https://origin.test:$tls/big" && same "$work/out" "$work/www/big"; }
+curl_user_http() { # at first without, as its --proxy-anyauth does: a 407, and the same again with credentials, over one connection
+    [ "$(curl_ -U alice:secret --proxy-anyauth -w '%{num_connects}' -o "$work/out" "http://origin.test:$plain/big")" = 1 ] && same "$work/out" "$work/www/big"
+}
+wget_user() {
+    t wget -q -O "$work/out" -e "https_proxy=http://$proxy" --proxy-user=alice --proxy-password=secret --ca-certificate="$work/ca.pem" "https://origin.test:$tls/big" &&
+        same "$work/out" "$work/www/big"
+}
+ncat_user() { printf 'hello\n' | t ncat --proxy "$proxy" --proxy-type http --proxy-auth alice:secret origin.test "$echo" | grep -qx hello; }
 dns_where() { # NAME ADDRESS: the origin says on which of its addresses it was reached
     [ "$(curl_ -p "http://$1:$plain/where")" = "$2" ]
 }
@@ -514,7 +524,18 @@ run dnsmasq "moved, TTL 1 s: the new address is used" "moving.dns.test:$plain" "
 stops_on_term "$proxy_pid" "SIGTERM ends the second one as well"
 log_rows
 
-[ $failed -eq 0 ] || { echo "-- the proxies' logs:"; tail -n 20 "$work/adit.log" "$work/asking.log" "$work/dnsmasq.err"; }
+# htpasswd -nbB alice secret
+printf 'alice:%s\n' '$2y$10$waz10DYtzRMq7uCtXT9YOu9hjeG3k9Wp4xCvIt6M/KKSQjCaqjM52' >"$work/users"
+start_proxy users --hosts "$work/hosts" --users "$work/users"
+run curl "-U: a tunnel for a user" "origin.test:$tls" 200 curl_user alice:secret
+run curl "-U: a wrong password is 407" "origin.test:$tls" 407 not curl_user alice:wrong
+run curl "no user is 407, and its cause is shown" "origin.test:$tls" 407 curl_refused "origin.test:$tls" 407 http_request_denied
+http curl "-U --proxy-anyauth: 407 and 200 over one connection" 1 "GET http://origin.test:$plain/big 407 http_request_denied" curl_user_http
+run wget "--proxy-user" "origin.test:$tls" 200 wget_user
+run ncat "--proxy-auth" "origin.test:$echo" 200 ncat_user
+stops_on_term "$proxy_pid" "SIGTERM ends the third one as well"
+
+[ $failed -eq 0 ] || { echo "-- the proxies' logs:"; tail -n 20 "$work/adit.log" "$work/asking.log" "$work/users.log" "$work/dnsmasq.err"; }
 [ $skipped -eq 0 ] || echo "$skipped skipped"
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -13,6 +13,7 @@ usage: adit-bench origin [--listen ADDR:PORT]
        adit-bench connect|roundtrips|down|up|both|idle --proxy ADDR:PORT [OPTIONS]
 
   --origin HOST:PORT   what CONNECT asks for; without it the proxy is taken as a plain relay
+  --field LINE         one more field of the CONNECT, such as credentials
   --conns N            connections or tunnels at once (connect, roundtrips: 64; bulk: 4; idle: 2000)
   --seconds S          length of the measured window (3)
   --warm S             load before the window opens (0.5)
@@ -89,6 +90,8 @@ pub struct Args {
     pub proxy: SocketAddr,
     /// What CONNECT asks for; `None` for a plain relay.
     pub origin: Option<String>,
+    /// One more field of the CONNECT.
+    pub field: Option<String>,
     pub conns: usize,
     pub window: Duration,
     pub warm: Duration,
@@ -115,6 +118,7 @@ impl Args {
             listen: anywhere,
             proxy: anywhere,
             origin: None,
+            field: None,
             conns,
             window: Duration::from_secs(3),
             warm: Duration::from_millis(500),
@@ -146,6 +150,7 @@ impl Args {
             "--listen" => self.listen = read(name, value)?,
             "--proxy" => self.proxy = read(name, value)?,
             "--origin" => self.origin = Some(value.to_string()),
+            "--field" => self.field = Some(value.to_string()),
             "--conns" => self.conns = read::<usize>(name, value)?.max(1),
             "--seconds" => self.window = seconds(name, value)?,
             "--warm" => self.warm = seconds(name, value)?,

@@ -97,10 +97,11 @@ impl Window {
 
 impl<'a> Load<'a> {
     fn new(args: &'a Args, shape: Shape) -> io::Result<Load<'a>> {
+        let field = args.field.as_ref().map_or(String::new(), |field| format!("{field}\r\n"));
         let head = args
             .origin
             .as_ref()
-            .map(|to| format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").into_bytes());
+            .map(|to| format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{field}\r\n").into_bytes());
         let role = match shape {
             Shape::Down => origin::DOWN,
             Shape::Up => origin::UP,
