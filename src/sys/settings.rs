@@ -103,6 +103,13 @@ impl Settings {
         Ok(Settings { config, users })
     }
 
+    /// With the same users as `before`, what is remembered of their credentials stays good.
+    pub fn keep_same_users(&mut self, before: &Settings) {
+        if self.users == before.users {
+            self.users.clone_from(&before.users);
+        }
+    }
+
     /// What sessions are judged by. `own_listeners` are the addresses really bound (port 0 replaced).
     #[must_use]
     pub fn policy(&self, own_listeners: &[SocketAddr]) -> Arc<Policy> {
@@ -129,6 +136,11 @@ impl Settings {
             count(policy.clients.len(), "client network"),
             count(policy.deny.len() + policy.allow.len(), "rule"),
         ];
+        let lists = policy.deny_lists.iter().chain(&policy.allow_lists);
+        let listed: usize = lists.map(|list| list.len()).sum();
+        if listed > 0 {
+            parts.push(count(listed, "listed destination"));
+        }
         if let Some(users) = &self.users {
             parts.push(count(users.len(), "user"));
         }
@@ -168,5 +180,42 @@ impl Settings {
         let log = &self.config.access_log;
         AccessLog::open(log)
             .map_err(|error| BadFile::System { what: format!("cannot write to {}", log.target), error })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Command, from_args};
+    use std::fs;
+
+    /// Settings with these users.
+    fn settings(name: &str, users: &str) -> Settings {
+        let file = std::env::temp_dir().join(format!("adit-settings-{}-{name}", std::process::id()));
+        fs::write(&file, users).unwrap();
+        let Ok(Command::Run(config)) =
+            from_args(["--users".into(), file.clone().into()], &|_| unreachable!())
+        else {
+            unreachable!()
+        };
+        let settings = Settings::read(*config).unwrap();
+        fs::remove_file(file).unwrap();
+        settings
+    }
+
+    #[test]
+    fn the_same_users_stay_the_same_so_that_nobody_is_verified_anew() {
+        const ALICE: &str = "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
+        let before = settings("before", ALICE);
+        let own = |settings: &Settings| Arc::as_ptr(settings.users.as_ref().unwrap());
+        let mut same = settings("same", &format!("# nobody new\n{ALICE}"));
+        assert_ne!(own(&same), own(&before));
+        same.keep_same_users(&before);
+        assert_eq!(own(&same), own(&before));
+        let mut other = settings("other", "bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n");
+        other.keep_same_users(&before);
+        assert_ne!(own(&other), own(&before));
+        assert!(other.summary().ends_with(", 1 user"), "{}", other.summary());
     }
 }

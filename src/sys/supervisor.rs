@@ -139,6 +139,7 @@ impl Supervisor<'_> {
 
     fn prepare(&mut self) -> Result<Next, String> {
         let mut settings = (self.reread)()?;
+        settings.keep_same_users(&self.settings);
         for option in settings.config.keep_fixed(&self.settings.config) {
             log::warn!("--{option} needs a restart: it stays as it was");
         }
