@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod check;
 pub mod dial;
 pub mod event_loop;
+pub mod files;
 pub mod list_files;
 pub mod listening;
 pub mod logins;
