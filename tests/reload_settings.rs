@@ -353,6 +353,17 @@ fn timeouts_and_families_change() {
     let mut client = scene.proxy.wire();
     client.get(&origin.url("/"));
     assert_eq!(client.read_open_refusal().head.status, 504);
+    // An upstream that becomes idle now is kept for a second.
+    scene.reload("allow 127.0.0.0/8\nkeepalive-timeout 1\n");
+    let mut client = scene.proxy.wire();
+    client.get(&origin.url("/kept"));
+    drop(origin.accept());
+    let mut upstream = origin.accept();
+    upstream.read_request();
+    upstream.send(ok("one"));
+    client.read_response("GET");
+    upstream.read_end();
+    let mut client = scene.proxy.wire();
     scene.reload("allow 127.0.0.0/8\nfamily 6\n");
     client.get(&origin.url("/"));
     assert_eq!(client.read_open_refusal().head.reason, "No address of an allowed family");
