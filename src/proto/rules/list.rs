@@ -39,8 +39,9 @@ pub struct BadLines {
 }
 
 impl List {
-    /// Reads a list. `label` is the name of the file as the operator wrote it. `#` begins a comment anywhere in a line.
-    /// Lines that make no sense are left out.
+    /// Reads a list. `label` is the name of the file as the operator wrote it. `#` begins a comment at the beginning of a
+    /// line or behind white space, as in the configuration file: inside a word it may be part of a user's name. Lines that make
+    /// no sense are left out.
     #[must_use]
     pub fn parse(label: &str, text: &[u8]) -> (List, BadLines) {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -53,8 +54,7 @@ impl List {
         list.names.reserve(text.iter().filter(|&&byte| byte == b'\n').count() + 1);
         let mut bad = BadLines::default();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            let line = line.split(|&byte| byte == b'#').next().unwrap_or_default();
-            if let Err(why) = list.add_line(line) {
+            if let Err(why) = list.add_line(without_comment(line)) {
                 bad.count += 1;
                 if bad.first.len() < MAX_BAD_LINES {
                     bad.first.push((index + 1, why));
@@ -175,6 +175,11 @@ impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.label)
     }
+}
+
+fn without_comment(line: &[u8]) -> &[u8] {
+    let starts_comment = |at: usize| line[at] == b'#' && (at == 0 || line[at - 1].is_ascii_whitespace());
+    &line[..(0..line.len()).find(|&at| starts_comment(at)).unwrap_or(line.len())]
 }
 
 /// Names for the machine itself, and addresses, which stand in the place of a name in many lists (`0.0.0.0 0.0.0.0`).

@@ -68,7 +68,13 @@ fn naive(text: &[u8]) -> (Vec<Rule>, Vec<usize>) {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let (mut rules, mut bad_lines) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-        let end = line.iter().position(|&byte| byte == b'#').unwrap_or(line.len());
+        let mut before = b' ';
+        let end = line.iter().position(|&byte| {
+            let starts_comment = byte == b'#' && before.is_ascii_whitespace();
+            before = byte;
+            starts_comment
+        });
+        let end = end.unwrap_or(line.len());
         let words: Option<Vec<&str>> =
             std::str::from_utf8(&line[..end]).ok().map(|line| line.split_whitespace().collect());
         let good = match words.as_deref() {

@@ -22,7 +22,7 @@ fn every_kind_of_line() {
         a.test\r\n\
         \r\n\
            .b.test   # and a comment\r\n\
-        *.c.test# without a space\r\n\
+        *.c.test\t# behind a tab\r\n\
         D.Test.\r\n\
         10.0.0.0/8\r\n\
         192.0.2.7\r\n\
@@ -114,6 +114,12 @@ fn bad_lines_are_left_out_and_told() {
         (b"a\0.test", BadRule::Name),
         (b"a.test:99999", BadRule::Ports),
         (b"a.test\rb.test", BadRule::Words),
+        // Where no white space stands before it, it is no comment.
+        (b"a.test# two", BadRule::Words),
+        (b"a.test#two", BadRule::Name),
+        (b"10.0.0.0/8#two", BadRule::Prefix),
+        (b"0.0.0.0 a.test#two", BadRule::Name),
+        (b"0.0.0.0#two a.test", BadRule::Words),
     ];
     for (line, why) in lines {
         let text = [b"good.test\n", *line, b"\nas-good.test\n"].concat();
@@ -137,6 +143,22 @@ fn bad_lines_are_left_out_and_told() {
     // UTF-16, as an editor may write it: nothing holds, and nothing panics.
     let (list, bad) = parsed(&"a.test\nb.test".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>());
     assert_eq!((list.len(), bad.count), (0, 2));
+}
+
+#[test]
+fn a_number_sign_inside_a_word_is_no_comment() {
+    let (list, bad) =
+        parsed(b"* user bob#1\n.a.test user #carol\n.b.test user dave # user erin\n\t#.c.test\n");
+    assert_eq!((list.len(), bad.first), (2, vec![(2, BadRule::Words)]));
+    let found = |user: &str, asked: &str| {
+        let target = target(asked);
+        let who = Who { address: ip(CLIENT), user: Some(user) };
+        let asked = Asked { who, target: &target, completed: None, address: None };
+        list.find(&asked, Action::Deny).map_or("-".into(), |(_, text)| text.into_owned())
+    };
+    assert_eq!(found("bob#1", "x.test:1"), "* user bob#1");
+    assert_eq!(found("bob", "x.test:1"), "-");
+    assert_eq!(found("dave", "b.test:1"), ".b.test user dave");
 }
 
 #[test]
