@@ -8,7 +8,7 @@ use super::rule::{BadRule, Destination, Rule, parse_destination, rule_name};
 use super::tier::{Action, Asked, By};
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What the text of a list may take: its names are counted in 32 bits. Whoever reads the file refuses a longer one.
 pub const MAX_LIST_BYTES: u64 = u32::MAX as u64;
@@ -16,9 +16,20 @@ pub const MAX_LIST_BYTES: u64 = u32::MAX as u64;
 pub const MAX_BAD_LINES: usize = 8;
 /// Of a longer label, the end is kept.
 const MAX_LABEL_BYTES: usize = 128;
-/// Names that hosts files give to addresses of the machine itself. Names of their own for multicast begin with `ip6-`.
-const OWN_NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "local", "broadcasthost"];
-const OWN_NAMES_PREFIX: &str = "ip6-";
+/// Names that hosts files give to addresses of the machine itself, and to those of everybody near it.
+const OWN_NAMES: [&str; 11] = [
+    "localhost",
+    "localhost.localdomain",
+    "local",
+    "broadcasthost",
+    "ip6-localhost",
+    "ip6-loopback",
+    "ip6-localnet",
+    "ip6-mcastprefix",
+    "ip6-allnodes",
+    "ip6-allrouters",
+    "ip6-allhosts",
+];
 
 /// One list, compiled. Large: meant to be shared.
 pub struct List {
@@ -161,10 +172,15 @@ impl List {
     ) -> Result<(), BadRule> {
         let address = address.split('%').next().unwrap_or_default();
         let address: IpAddr = address.parse().map_err(|_| BadRule::Words)?;
-        let sinks = address.is_unspecified() || address.is_loopback();
         let mut result = Ok(());
         for name in names.filter(|name| !is_own_name(name)) {
-            let name = if sinks { rule_name(name) } else { Err(BadRule::Sink) };
+            let name = if !is_sink(address) {
+                Err(BadRule::Sink)
+            } else if name.parse::<IpAddr>().is_ok() {
+                Err(BadRule::AddressAsName)
+            } else {
+                rule_name(name)
+            };
             result = result.and(name.map(|name| self.names.insert(&name, Kind::Exact)));
         }
         result
@@ -182,12 +198,17 @@ fn without_comment(line: &[u8]) -> &[u8] {
     &line[..(0..line.len()).find(|&at| starts_comment(at)).unwrap_or(line.len())]
 }
 
-/// Names for the machine itself, and addresses, which stand in the place of a name in many lists (`0.0.0.0 0.0.0.0`).
+/// Names for the machine itself, and addresses that stand in the place of a name in many lists (`0.0.0.0 0.0.0.0`), where they
+/// deny nothing that could be reached. Other names and addresses are never passed over in silence.
 fn is_own_name(name: &str) -> bool {
-    let begins = name.get(..OWN_NAMES_PREFIX.len()).unwrap_or_default();
-    OWN_NAMES.iter().any(|own| name.eq_ignore_ascii_case(own))
-        || begins.eq_ignore_ascii_case(OWN_NAMES_PREFIX)
-        || name.parse::<IpAddr>().is_ok()
+    let says_nothing = |address: IpAddr| is_sink(address) || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    OWN_NAMES.iter().any(|own| name.eq_ignore_ascii_case(own)) || name.parse().is_ok_and(says_nothing)
+}
+
+/// Whether a hosts line with this address in front lists names to block.
+fn is_sink(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_unspecified() || address.is_loopback()
 }
 
 /// In printable ASCII without spaces; of a long one, the end.

@@ -236,6 +236,8 @@ pub enum BadRule {
     Wildcard,
     /// A hosts-file line with an address that sinks nothing.
     Sink,
+    /// A hosts-file line with an address in the place of a name.
+    AddressAsName,
     /// Not a port, a range of ports, or a list of them.
     Ports,
 }
@@ -261,6 +263,7 @@ impl BadRule {
                 "* alone or as the first label: *.example.com is everything under it, .example.com that and it"
             }
             BadRule::Sink => "0.0.0.0, 127.0.0.1, :: or ::1 in front of the names of a hosts line",
+            BadRule::AddressAsName => "names in a hosts line: an address to name stands alone on its line",
             BadRule::Ports => "ports from 1 to 65535 like 443 or 8000-8999",
         }
     }

@@ -11,7 +11,8 @@ use adit::proto::rules::{
 use adit::proto::target::{Host, Target};
 use libfuzzer_sys::fuzz_target;
 
-const OWN_NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "local", "broadcasthost"];
+const OWN_NAMES: &str = " localhost localhost.localdomain local broadcasthost ip6-localhost ip6-loopback ip6-localnet \
+    ip6-mcastprefix ip6-allnodes ip6-allrouters ip6-allhosts ";
 
 fuzz_target!(|text: &[u8]| {
     let (list, bad) = List::parse("fuzz", text);
@@ -87,11 +88,12 @@ fn naive(text: &[u8]) -> (Vec<Rule>, Vec<usize>) {
             Some([address, names @ ..]) => {
                 match address.split('%').next().unwrap_or_default().parse::<IpAddr>() {
                     Ok(address) => {
-                        let sinks = address.is_unspecified() || address.is_loopback();
+                        let sinks = is_sink(address);
                         let names = names.iter().filter(|name| !is_own(name));
                         // Every name is looked at, also behind a bad one.
                         names.fold(true, |good, name| {
-                            let plain = !name.contains([':', '*', '/']) && !name.starts_with('.');
+                            let plain = name.parse::<IpAddr>().is_err()
+                                && !name.contains([':', '*', '/']) && !name.starts_with('.');
                             let rule = Rule::parse(name).ok().filter(|_| sinks && plain);
                             let this = rule.is_some();
                             rules.extend(rule);
@@ -111,5 +113,11 @@ fn naive(text: &[u8]) -> (Vec<Rule>, Vec<usize>) {
 
 fn is_own(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    OWN_NAMES.contains(&&*name) || name.starts_with("ip6-") || name.parse::<IpAddr>().is_ok()
+    let says_nothing = |address: IpAddr| is_sink(address) || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    OWN_NAMES.contains(&format!(" {name} ")) || name.parse::<IpAddr>().is_ok_and(says_nothing)
+}
+
+fn is_sink(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_unspecified() || address.is_loopback()
 }

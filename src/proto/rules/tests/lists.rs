@@ -36,14 +36,16 @@ fn every_kind_of_line() {
         127.0.0.1\ttracker.test\tUPPER.Tracker.test. # two\n\
         :: six.test\n\
         ::1 six-too.test\n\
-        0.0.0.0 localhost localhost.localdomain LOCAL broadcasthost ip6-allnodes IP6-x 0.0.0.0 127.0.0.1 ::1 real.test\n\
+        0.0.0.0 localhost localhost.localdomain LOCAL broadcasthost IP6-allnodes IP6-x 0.0.0.0 127.0.0.1 ::1 real.test\n\
+        0.0.0.0 ip6-localhost ip6-loopback ip6-localnet ip6-mcastprefix ip6-allrouters ip6-allhosts\n\
+        0.0.0.0 :: 127.0.1.1 255.255.255.255 ip6-ads.test local.test localhost6 ::ffff:127.0.0.1\n\
         255.255.255.255 broadcasthost\n\
         fe80::1%lo0 localhost\n\
         ff02::1 ip6-allnodes\n\
         last.test";
     let (list, bad) = parsed(text);
     assert_eq!(bad, BadLines::default());
-    assert_eq!(list.len(), 4 + 4 + 4 + 6 + 1);
+    assert_eq!(list.len(), 4 + 4 + 4 + 7 + 3 + 1);
     assert!(!list.is_empty());
     for (asked, what) in [
         ("a.test", "a.test"),
@@ -69,6 +71,11 @@ fn every_kind_of_line() {
         ("local", "-"),
         ("broadcasthost", "-"),
         ("ip6-allnodes", "-"),
+        ("ip6-loopback", "-"),
+        ("ip6-x", "ip6-x"),
+        ("ip6-ads.test", "ip6-ads.test"),
+        ("local.test", "local.test"),
+        ("localhost6", "localhost6"),
         ("last.test", "last.test"),
         ("test", "-"),
     ] {
@@ -111,6 +118,10 @@ fn bad_lines_are_left_out_and_told() {
         (b"0.0.0.0 *", BadRule::Wildcard),
         (b"0.0.0.0 10.0.0.0/8", BadRule::Name),
         (b"192.0.2.1 ads.test", BadRule::Sink),
+        (b"192.0.2.1 203.0.113.7", BadRule::Sink),
+        (b"0.0.0.0 203.0.113.7", BadRule::AddressAsName),
+        (b"0.0.0.0 2001:db8::7", BadRule::AddressAsName),
+        (b"127.0.0.1 10.0.0.1 localhost", BadRule::AddressAsName),
         (b"a\0.test", BadRule::Name),
         (b"a.test:99999", BadRule::Ports),
         (b"a.test\rb.test", BadRule::Words),
