@@ -353,6 +353,41 @@ fn lists_say_what_is_wrong_with_them_and_which_one_decides() {
 }
 
 #[test]
+fn a_rule_for_a_user_that_does_not_exist_is_told() {
+    const ALICE: &str = "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
+    let place = TempDir::new();
+    place.write("users", ALICE);
+    place.write("list.txt", "a.test user alice\n.b.test user Alice\n10.0.0.0/8 user bob from 192.0.2.1\n");
+    let (users, list) = (place.option("users"), place.option("list.txt"));
+    let options =
+        ["--users", &users, "--deny-file", &list, "--allow", "* user alice", "--deny", "* user mallory"];
+    let proxy = Proxy::start(&options);
+    let warnings = |proxy: &Proxy| -> Vec<String> {
+        let logs = proxy.log.all();
+        logs.into_iter().filter(|log| log.contains(" WARN ") && log.contains("says nothing")).collect()
+    };
+    let told = warnings(&proxy);
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (log, words) in told.iter().zip([
+        ["--users has no mallory:", "* user mallory"],
+        ["--users has no Alice:", "list.txt: .b.test user Alice"],
+        ["--users has no bob:", "list.txt: 10.0.0.0/8 user bob from 192.0.2.1"],
+    ]) {
+        assert!(words.iter().all(|word| log.contains(word)), "{log}");
+    }
+    // Many are counted.
+    place.write("list.txt", (0..100).map(|n| format!("a.test user u{n}\n")).collect::<String>());
+    let proxy = Proxy::start(&options);
+    assert_eq!(warnings(&proxy).len(), 8);
+    proxy.log.wait("how many there are", |log| log.contains(" WARN ") && log.contains("101 rules"));
+    // Where nobody can log in, that is said once.
+    place.write("users", "# nobody yet\n");
+    let proxy = Proxy::start(&options);
+    proxy.log.wait("that it is empty", |log| log.contains(" WARN ") && log.contains("no users"));
+    assert_eq!(warnings(&proxy), [""; 0]);
+}
+
+#[test]
 fn a_changed_list_is_in_force_after_a_reload() {
     let origin = Origin::echo();
     let target = origin.addr.to_string();

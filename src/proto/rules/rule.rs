@@ -61,10 +61,9 @@ impl Rule {
         &self.text
     }
 
-    /// Whether it is for one user only.
-    #[must_use]
-    pub fn is_for_a_user(&self) -> bool {
-        self.user.is_some()
+    /// The user, if it is for one only.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// Whether it has anything to say about this client, its user and this port.

@@ -370,9 +370,24 @@ fn rules_for_a_user_speak_only_for_that_one() {
             assert!(!asks, "{user:?} {client} {asked}");
         }
     }
-    assert!(setup(&["allow * user alice"]).policy.names_a_user());
-    assert!(setup(&["deny-file a.test;b.test user alice"]).policy.names_a_user());
-    assert!(!setup(&["allow * from 10.0.0.0/8", "deny-file a.test;b.test"]).policy.names_a_user());
+}
+
+#[test]
+fn rules_for_a_user_are_told_apart() {
+    let setup = setup(&[
+        "allow *  user alice",
+        "deny a.test from 10.0.0.0/8 user bob",
+        "deny a.test",
+        "deny-file a.test;b.test user carol",
+        "allow-file 10.0.0.0/8",
+    ]);
+    let all: Vec<_> = setup.policy.rules_for_a_user().map(|of| (of.user, of.rule, of.list)).collect();
+    let expected = [
+        ("bob", "a.test from 10.0.0.0/8 user bob", None),
+        ("alice", "* user alice", None),
+        ("carol", "b.test user carol", Some("lists/d.txt")),
+    ];
+    assert_eq!(all, expected);
 }
 
 #[test]
