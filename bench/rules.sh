@@ -21,7 +21,7 @@ cargo build --release --quiet --workspace
 
 taskset -c $PROXY_CORE "$BENCH" rules --count "$NAMES" --write "$work/list" | tr ' ' '\n' | tee "$work/figures"
 awk -F= '
-    /^bytes_per_/ && $2 > 10 || /^(name_hit|name_miss|address_hit|address_miss)_ns/ && $2 > 1000 { print "too much: " $0; bad = 1 }
+    /^bytes_per_/ && $2 > 10 || /^(name_hit|name_miss|name_with_port_hit|name_with_port_miss|address_hit|address_miss)_ns/ && $2 > 1000 { print "too much: " $0; bad = 1 }
     END { exit bad }' "$work/figures" || fail "the list takes too much"
 
 start_origin

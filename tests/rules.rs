@@ -353,6 +353,30 @@ fn lists_say_what_is_wrong_with_them_and_which_one_decides() {
 }
 
 #[test]
+fn what_is_slow_in_a_list_is_told() {
+    let place = TempDir::new();
+    place.write("fits.txt", (0..2000).map(|n| format!("n{n}.test:{}\n", 1 + n % 15)).collect::<String>());
+    place.write("ranges.txt", (1..=20).map(|n| format!("10.0.0.0/8:{n}\n")).collect::<String>());
+    place.write("users.txt", (0..1001).map(|n| format!("n{n}.test user alice\n")).collect::<String>());
+    let lists = ["fits.txt", "ranges.txt", "users.txt"].map(|name| place.option(name));
+    let options: Vec<&str> = lists.iter().flat_map(|list| ["--deny-file", list]).collect();
+    let proxy = Proxy::start(&options);
+    let warned: Vec<String> =
+        proxy.log.all().into_iter().filter(|log| log.contains(" WARN ") && log.contains(".txt:")).collect();
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    assert!(warned[0].contains("ranges.txt: 5 lines are asked one by one"), "{warned:?}");
+    assert!(warned[1].contains("users.txt: 1001 lines are asked one by one"), "{warned:?}");
+    // What is beyond what is found quickly holds as well.
+    for (port, listed) in [(1, "ranges.txt"), (20, "ranges.txt")] {
+        let (status, access) = ask_and_see(&proxy, connect_head(&format!("10.1.2.3:{port}")));
+        assert_eq!(status, 403);
+        assert!(access.rule.ends_with(&format!("{listed}:10.0.0.0/8:{port}")), "{}", access.rule);
+    }
+    let (_, access) = ask_and_see(&proxy, connect_head("n14.test:15"));
+    assert!(access.rule.ends_with("fits.txt:n14.test:15"), "{}", access.rule);
+}
+
+#[test]
 fn a_rule_for_a_user_that_does_not_exist_is_told() {
     const ALICE: &str = "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
     let place = TempDir::new();

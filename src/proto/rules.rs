@@ -12,7 +12,7 @@ mod tier;
 use super::guard::{Net, carried, special_purpose};
 use super::reply::Refusal;
 use super::target::{Host, Target};
-pub use list::{BadLines, List, MAX_BAD_LINES, MAX_LIST_BYTES};
+pub use list::{BadLines, List, MAX_BAD_LINES, MAX_LIST_BYTES, MAX_LIST_RANGES};
 pub use ports::Ports;
 pub use rule::{BadRule, Rule, parse_net};
 use std::borrow::Cow;

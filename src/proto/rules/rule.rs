@@ -61,6 +61,15 @@ impl Rule {
         &self.text
     }
 
+    /// What its texts take.
+    pub(super) fn text_bytes(&self) -> usize {
+        let name = match &self.destination {
+            Destination::Name(name) | Destination::Domain(name) | Destination::Under(name) => name.len(),
+            Destination::Any | Destination::Net(_) => 0,
+        };
+        self.text.len() + name + self.user().map_or(0, str::len)
+    }
+
     /// The user, if it is for one only.
     pub(super) fn user(&self) -> Option<&str> {
         self.user.as_deref()

@@ -26,9 +26,26 @@ fuzz_target!(|text: &[u8]| {
     for rule in rules.iter().take(32) {
         let asked = format!("{rule:?}");
         let Some(word) = asked.split('"').nth(1).and_then(|text| text.split(' ').next()) else { continue };
-        let word =
-            word.trim_start_matches("*.").trim_start_matches('.').split(':').next().unwrap_or_default();
-        for authority in [format!("{word}:443"), format!("x.{word}:80"), format!("x{word}:443")] {
+        // The first port of the rule, and two of which it may have neither.
+        let ports = word.rsplit_once(':').and_then(|(_, ports)| ports.split('-').next());
+        let port = ports.and_then(|port| port.parse::<u16>().ok()).unwrap_or(443);
+        let host = match word.split_once(']') {
+            Some((address, _)) => format!("{address}]"),
+            None => word
+                .trim_start_matches("*.")
+                .trim_start_matches('.')
+                .split(':')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        for authority in [
+            format!("{host}:{port}"),
+            format!("{host}:443"),
+            format!("x.{host}:80"),
+            format!("x.{host}:{port}"),
+            format!("x{host}:443"),
+        ] {
             let Ok(target) = Target::from_authority(authority.as_bytes()) else { continue };
             let address = match target.host {
                 Host::Ip(address) => address,
