@@ -131,8 +131,8 @@ impl Names {
     }
 
     fn suffixes<'a>(&self, name: &'a str) -> Suffixes<'a> {
-        let hasher = self.keys.build_hasher();
-        Suffixes { hasher, name: name.as_bytes(), end: Some(name.len()), depth: 0 }
+        let (hasher, name) = (self.keys.build_hasher(), name.as_bytes());
+        Suffixes { hasher, name, start: name.len(), chunks_end: name.len(), depth: 0 }
     }
 }
 
@@ -141,13 +141,20 @@ fn position_u32(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
 
-/// A name's suffixes from the shortest on: one pass over the name hashes them all. What is hashed are the labels from the last to
-/// the first, each with a dot behind it: no two names make the same of that.
+/// What of a name is hashed at once.
+const CHUNK_BYTES: usize = 32;
+
+/// A name's suffixes from the shortest on: one pass over the name hashes them all. A suffix is cut into chunks of one size from its
+/// end on; they are hashed in this order, and then what is left in front. So the chunks are hashed once for all suffixes, whatever
+/// their labels are, and no two suffixes make the same of that.
 struct Suffixes<'a> {
+    /// Has seen the whole chunks.
     hasher: DefaultHasher,
     name: &'a [u8],
-    /// Where the labels end that are still to come.
-    end: Option<usize>,
+    /// Where the suffix begins; behind the end before the first.
+    start: usize,
+    /// What lies behind here is hashed.
+    chunks_end: usize,
     /// The bit for the suffix's number of labels; 0 before the first. Names have at most 127.
     depth: u128,
 }
@@ -155,16 +162,22 @@ struct Suffixes<'a> {
 impl Suffixes<'_> {
     /// Where the next suffix begins.
     fn next(&mut self) -> Option<usize> {
-        let rest = self.name.get(..self.end?)?;
-        let start = rest.iter().rposition(|&byte| byte == b'.').map_or(0, |dot| dot + 1);
-        self.hasher.write(rest.get(start..)?);
-        self.hasher.write(b".");
-        self.end = start.checked_sub(1);
+        // Nothing stands before the first suffix, and a dot before each other one.
+        let end = if self.depth == 0 { self.start } else { self.start.checked_sub(1)? };
+        let rest = self.name.get(..end)?;
+        self.start = rest.iter().rposition(|&byte| byte == b'.').map_or(0, |dot| dot + 1);
         self.depth = (self.depth << 1).max(1);
-        Some(start)
+        Some(self.start)
     }
 
-    fn hash(&self) -> u64 {
-        self.hasher.finish()
+    fn hash(&mut self) -> u64 {
+        while let Some(start) = self.chunks_end.checked_sub(CHUNK_BYTES).filter(|&start| start >= self.start)
+        {
+            self.hasher.write(&self.name[start..self.chunks_end]);
+            self.chunks_end = start;
+        }
+        let mut hasher = self.hasher.clone();
+        hasher.write(&self.name[self.start..self.chunks_end]);
+        hasher.finish()
     }
 }
