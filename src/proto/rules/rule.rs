@@ -141,8 +141,8 @@ impl Rule {
 
 /// The name of a user: it is compared to the letter, and can be one of an htpasswd file.
 fn parse_user(name: &str) -> Result<Box<str>, BadRule> {
-    let bad = |byte: u8| byte == b':' || byte.is_ascii_control();
-    if name.len() > MAX_USER_BYTES || name.bytes().any(bad) {
+    let bad = |of: char| of == ':' || of.is_control();
+    if name.len() > MAX_USER_BYTES || name.contains(bad) {
         return Err(BadRule::User);
     }
     Ok(name.into())
@@ -259,7 +259,9 @@ impl BadRule {
             BadRule::Words => {
                 "DEST, and behind it 'from NET' and 'user NAME' as needed; no name may have a space in it"
             }
-            BadRule::User => "a user name of at most 255 bytes without a colon",
+            BadRule::User => {
+                "a user name of at most 255 bytes without a colon and without control characters"
+            }
             BadRule::Address => {
                 "an address or a network like 10.0.0.0/8, ::1 or, with a port, [2001:db8::]/32:443"
             }
