@@ -26,6 +26,7 @@ LAYERS = """
 3    proto/session
 3.5  proto/access_line
 4    config
+4.1  sys/clock
 4.2  sys/syslog
 4.5  sys/output
 5    sys/stream sys/watch sys/access_log sys/names

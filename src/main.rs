@@ -13,11 +13,11 @@ use std::process::ExitCode;
 
 use adit::config::{self, Check, Command, UsageError};
 use adit::sys::check;
+use adit::sys::clock::unix_time;
 use adit::sys::name_files::NameFiles;
 use adit::sys::output::LogWriter;
 use adit::sys::settings::Settings;
 use adit::sys::supervisor::{Failed, Supervisor};
-use adit::sys::syslog::unix_time;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const EXIT_SYSTEM: u8 = 1;
