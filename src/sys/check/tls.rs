@@ -7,8 +7,8 @@ use crate::proto::target::Host;
 use crate::proto::tls_probe::{Answer, Offer, RANDOM_BYTES, Reading, alert_name, client_hello, read};
 use crate::proto::unix_time::UnixTime;
 use crate::proto::verdict::{Cause, CertificateFault, Cut, Nameless, Probed};
-use crate::proto::x509::{Certificate, Moment, Name};
-use crate::sys::syslog::unix_time;
+use crate::proto::x509::{Certificate, Moment};
+use crate::sys::clock::unix_time;
 
 /// What became of a hello.
 enum Heard {
@@ -112,8 +112,7 @@ impl Checking<'_> {
         let (from, to) = (day(&certificate.not_before), day(&certificate.not_after));
         self.line("", format_args!("valid    {from} to {to}"));
         self.line("", format_args!("names    {}", certificate.names));
-        let Name { common_name, organization } = certificate.issuer;
-        let issuer = if common_name.is_empty() { organization } else { common_name };
+        let issuer = certificate.issuer.short();
         let now = moment(unix_time());
         let fault = if !certificate.is_for_host {
             CertificateFault::OtherName
@@ -124,7 +123,7 @@ impl Checking<'_> {
         } else {
             return Ok(format!(" (certificate issued by \"{issuer}\")").into());
         };
-        Err(Cause::Certificate(fault, issuer))
+        Err(Cause::Certificate(fault, issuer.into()))
     }
 }
 
