@@ -16,9 +16,10 @@ PORT both 80 and 443 are probed.
     10 a --deny, 11 --default, 12 the port, 13 the guard, 14 the proxy itself
     20 no such name, 21 nameservers fail, 22 or are silent, 23 --family
     30 refused, 31 unreachable, 32 timed out, 33 reset or failed in another way
-    40 TLS alert, 41 reset, 42 closed, 43 silence after ClientHello, 44 not TLS
+    40 TLS alert, 41 reset, 42 closed, 43 silence in the handshake, 44 not TLS
     45 certificate for another name, 46 expired or not yet valid, 47 self-signed
     50 reset, 51 closed, 52 silence after the request, 53 not HTTP
+    54 an error, of the destination or of the proxy of --through
     60 the proxy of --through refuses, 61 wants credentials, 62 is not reached,
     63 is none
 ";
