@@ -27,7 +27,7 @@ LAYERS = """
 3.5  proto/access_line
 4    config
 4.1  sys/clock
-4.2  sys/syslog
+4.2  sys/syslog sys/files
 4.5  sys/output
 5    sys/stream sys/watch sys/access_log sys/names
 5.2  sys/shared

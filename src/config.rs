@@ -75,6 +75,8 @@ pub const DEFAULT_IDLE_TIMEOUT_S: u64 = 900;
 pub const DEFAULT_HALF_OPEN_TIMEOUT_S: u64 = 60;
 /// `--grace`
 pub const DEFAULT_GRACE_S: u64 = 30;
+/// Longest file of `--config`.
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Longest timeout of any kind: a day.
 pub const MAX_TIMEOUT_S: u64 = 86_400;
 
@@ -529,6 +531,9 @@ fn listen(given: &Given) -> Result<Vec<SocketAddr>, UsageError> {
     let mut listen: Vec<SocketAddr> = Vec::new();
     for said in given.all("listen") {
         let address: SocketAddr = said.text.parse().map_err(|_| given.wrong(said, EXPECTED))?;
+        if address.ip() != address.ip().to_canonical() {
+            return Err(given.wrong(said, "an IPv4 address as such: 127.0.0.1:8080"));
+        }
         // Port 0 is another port each time.
         if address.port() != 0 && listen.contains(&address) {
             return Err(given.wrong(said, "each address once"));

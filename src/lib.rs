@@ -22,8 +22,8 @@
 //! | 0 to 2 | `proto`: rings, time, targets, replies, heads, rules, relay, names |
 //! | 3 | `proto/session` |
 //! | 4 | `config` |
-//! | 5 | `sys`: one file for each kind of system call |
-//! | 6 | `sys/event_loop` |
+//! | 5 | `sys`: one file for each kind of system call, and `sys/settings`: what is made of a configuration |
+//! | 6 | `sys/event_loop`, and above it `sys/supervisor`: what the main thread does |
 //! | 7 | `main` |
 //!
 //! `scripts/layers.py` holds the whole table and enforces it.

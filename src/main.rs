@@ -1,4 +1,4 @@
-//! Reads the configuration, starts one loop per core, turns signals into a drain, and says with the exit code how it went:
+//! Reads the configuration, runs the proxy or one of the other things asked for, and says with the exit code how it went:
 //! 0 fine, 1 the system failed, 2 called wrongly; `adit check` has more (`proto/verdict`).
 #![forbid(unsafe_code)]
 
@@ -6,14 +6,14 @@
 #[cfg(no_backtrace)]
 use adit_no_backtrace as _;
 
-use std::fs;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use adit::config::{self, Check, Command, UsageError};
+use adit::config::{self, Check, Command, MAX_CONFIG_BYTES, UsageError};
 use adit::sys::check;
 use adit::sys::clock::unix_time;
+use adit::sys::files::{self, When};
 use adit::sys::name_files::NameFiles;
 use adit::sys::output::LogWriter;
 use adit::sys::settings::Settings;
@@ -31,7 +31,7 @@ enum Then {
 }
 
 fn main() -> ExitCode {
-    let (config, then) = match command() {
+    let (config, then) = match command(When::AtStart) {
         Ok(Command::Run(config)) => (*config, Then::Run),
         Ok(Command::Check(config, check)) => (*config, Then::Check(check)),
         Ok(Command::CheckConfig(config)) => (*config, Then::CheckConfig),
@@ -41,12 +41,13 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("adit: {error}");
+            // Whoever closed stderr does not want to know either.
+            let _ = writeln!(io::stderr(), "adit: {error}");
             return ExitCode::from(if error.is_usage() { EXIT_USAGE } else { EXIT_SYSTEM });
         }
     };
     start_log(config.verbosity);
-    let settings = match Settings::read(config) {
+    let settings = match Settings::read(config, When::AtStart) {
         Ok(settings) => settings,
         Err(error) => {
             log::error!("{error}");
@@ -68,8 +69,16 @@ fn main() -> ExitCode {
 }
 
 /// The command line, and the file of `--config`. The same again at each call, but for what the file says then.
-fn command() -> Result<Command, UsageError> {
-    config::from_args(std::env::args_os().skip(1), &|path: &Path| fs::read(path))
+fn command(when: When) -> Result<Command, UsageError> {
+    let read_file = |path: &Path| {
+        let content = files::read(path, MAX_CONFIG_BYTES, when)?;
+        if content.is_empty() && when == When::Running {
+            // Somebody is about to write it. Taken as it is, all rules would be gone.
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(content)
+    };
+    config::from_args(std::env::args_os().skip(1), &read_file)
 }
 
 fn start_log(verbosity: i8) {
@@ -110,13 +119,13 @@ fn check_destination(settings: &Settings, check: &Check) -> Result<ExitCode, Fai
 }
 
 fn read_name_files(settings: &Settings) -> Result<NameFiles, Failed> {
-    NameFiles::read(settings.name_sources()).map_err(|error| Failed(error.to_string()))
+    NameFiles::read(settings.name_sources(), When::AtStart).map_err(|error| Failed(error.to_string()))
 }
 
 fn run(settings: Settings) -> Result<ExitCode, Failed> {
     raise_descriptor_limit();
-    let reread = || match command() {
-        Ok(Command::Run(config)) => Settings::read(*config).map_err(|error| error.to_string()),
+    let reread = || match command(When::Running) {
+        Ok(Command::Run(config)) => Settings::read(*config, When::Running).map_err(|error| error.to_string()),
         // The command line has not changed.
         Ok(Command::Check(..) | Command::CheckConfig(_) | Command::Print(_)) => {
             Err("the command line says not to run".to_owned())

@@ -165,6 +165,37 @@ fn files_that_cannot_be_opened_exit_1() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_does_not_change_the_exit_code() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_adit")).arg("--nonsense").stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn an_access_log_at_the_limit_for_files_costs_lines_only() {
+    let dir = support::TempDir::new();
+    let script = "ulimit -f 1; exec \"$0\" -l 127.0.0.1:0 -n 1 --access-log \"$1\"";
+    let mut child = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_adit"), &dir.option("log")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = support::proxy::Lines::collect(child.stderr.take().unwrap());
+    let addr = listening_on(&log.wait("the start line", |line| line.contains("listening on "))).unwrap();
+    // A line has more than 100 bytes, the file takes 512 or 1024.
+    for _ in 0..32 {
+        let mut client = support::client::Client::dial(addr);
+        client.send_connect("127.0.0.1:443");
+        client.read_refusal();
+    }
+    log.wait("a word about it", |line| line.contains("lines are being dropped"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn several_listeners() {
     let origin = Origin::echo();
     let proxy = Proxy::open(&["--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);

@@ -175,7 +175,11 @@ fn a_reload_that_fails_changes_nothing() {
         .log
         .wait("the missing file", |line| line.contains(NOT_RELOADED) && line.contains("cannot read"));
     assert_eq!(connect(scene.proxy.addr, origin.addr), 200);
-    scene.reload("");
+    // Somebody has emptied it to write it anew.
+    let said = scene.hang_up("", NOT_RELOADED);
+    assert!(said.contains("cannot read"), "{said}");
+    assert_eq!(connect(scene.proxy.addr, origin.addr), 200);
+    scene.reload("# nothing\n");
     assert_eq!(connect(scene.proxy.addr, origin.addr), 403);
 }
 
@@ -209,6 +213,79 @@ fn listeners_come_and_go() {
     // The same ones again: nothing is opened.
     scene.reload(&format!("{ALLOWED}listen 127.0.0.3:0\n"));
     assert_eq!(connect(third, origin.addr), 200);
+}
+
+#[test]
+fn a_port_that_the_kernel_picked_may_be_asked_for_by_its_number() {
+    let origin = Origin::echo();
+    let scene = Scene::new(ALLOWED, &["--listen", "127.0.0.2:0"]);
+    let picked = scene.proxy.addr;
+    scene.reload(&format!("{ALLOWED}listen 127.0.0.3:0\n"));
+    let third = scene.proxy.log.wait("the new address", |line| line.contains("listening on 127.0.0.3:"));
+    let third = listening_on(&third).unwrap();
+    scene.reload(&format!("{ALLOWED}listen {third}\n"));
+    assert_eq!(connect(third, origin.addr), 200);
+    assert_eq!(connect(picked, origin.addr), 200);
+    let log = scene.proxy.log.all();
+    assert!(!log.iter().any(|line| line.contains("no longer")), "{log:?}");
+    // Away and here again, while the old one may not be closed yet: it is our own.
+    for _ in 0..3 {
+        scene.reload(ALLOWED);
+        scene.reload(&format!("{ALLOWED}listen {third}\n"));
+    }
+    assert_eq!(connect(third, origin.addr), 200);
+    let log = scene.proxy.log.all();
+    assert!(!log.iter().any(|line| line.contains("in use by another")), "{log:?}");
+}
+
+#[test]
+fn a_client_that_is_not_let_in_any_more_gets_no_further_answer() {
+    let origin = ByHand::open();
+    let scene = Scene::new(ALLOWED, &[]);
+    let mut client = scene.proxy.wire();
+    client.get(&origin.url("/1"));
+    let mut upstream = origin.accept();
+    upstream.read_request();
+    upstream.send(ok("one"));
+    client.read_response("GET");
+    scene.reload(&format!("{ALLOWED}client 10.0.0.0/8\n"));
+    client.get(&origin.url("/2"));
+    assert_eq!(client.read_last_refusal().details, "the client's address is not in --client");
+    let lines = [scene.proxy.access_of(client.local), scene.proxy.access_of(client.local)];
+    assert_eq!((&*lines[0].rule, &*lines[1].rule), ("allow:127.0.0.0/8", "client"));
+    origin.assert_not_dialed();
+}
+
+#[test]
+fn an_upstream_that_is_in_use_meanwhile_is_not_used_again() {
+    let origin = ByHand::open();
+    let scene = Scene::new(ALLOWED, &[]);
+    let mut client = scene.proxy.wire();
+    client.get(&origin.url("/1"));
+    let mut first = origin.accept();
+    first.read_request();
+    assert_eq!(first.stream.peer_addr().unwrap().ip().to_string(), "127.0.0.1");
+    scene.reload(&format!("{ALLOWED}bind 127.0.0.9\n"));
+    first.send(ok("one"));
+    client.read_response("GET");
+    first.read_end();
+    client.get(&origin.url("/2"));
+    let mut second = origin.accept();
+    second.read_request();
+    assert_eq!(second.stream.peer_addr().unwrap().ip().to_string(), "127.0.0.9");
+}
+
+#[test]
+fn nothing_that_has_to_be_waited_for_is_read_while_the_proxy_runs() {
+    let origin = Origin::echo();
+    let scene = Scene::new(ALLOWED, &[]);
+    std::fs::remove_file(scene.dir.at("conf")).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, scene.dir.at("conf"), mode).unwrap();
+    scene.proxy.signal(Signal::HUP);
+    scene.proxy.log.wait("a pipe", |line| line.contains(NOT_RELOADED));
+    assert_eq!(connect(scene.proxy.addr, origin.addr), 200);
+    assert_eq!(scene.proxy.stop().0.code(), Some(0));
 }
 
 #[test]
@@ -276,6 +353,17 @@ fn timeouts_and_families_change() {
     let mut client = scene.proxy.wire();
     client.get(&origin.url("/"));
     assert_eq!(client.read_open_refusal().head.status, 504);
+    // An upstream that becomes idle now is kept for a second.
+    scene.reload("allow 127.0.0.0/8\nkeepalive-timeout 1\n");
+    let mut client = scene.proxy.wire();
+    client.get(&origin.url("/kept"));
+    drop(origin.accept());
+    let mut upstream = origin.accept();
+    upstream.read_request();
+    upstream.send(ok("one"));
+    client.read_response("GET");
+    upstream.read_end();
+    let mut client = scene.proxy.wire();
     scene.reload("allow 127.0.0.0/8\nfamily 6\n");
     client.get(&origin.url("/"));
     assert_eq!(client.read_open_refusal().head.reason, "No address of an allowed family");

@@ -235,6 +235,7 @@ fn wrong_values_name_the_option_the_value_and_what_was_expected() {
         ("listen", "localhost:8080", "ADDR:PORT"),
         ("listen", "::1:8080", "ADDR:PORT"),
         ("listen", ":8080", "ADDR:PORT"),
+        ("listen", "[::ffff:127.0.0.1]:80", "127.0.0.1:8080"),
         ("loops", "0", "1 to 256"),
         ("loops", "257", "1 to 256"),
         ("loops", "+1", "1 to 256"),

@@ -158,6 +158,8 @@ pub struct Session {
     dial_ms: Option<u32>,
     /// The proxy takes no new connections: this one ends behind the exchange that runs.
     draining: bool,
+    /// The client was let in, and would not be by the policy that is in force now: no further request of it is served.
+    barred: bool,
     /// Nothing unless the client has asked for plain HTTP: a tunnel does not pay for it.
     http: Option<Box<Http>>,
 }
@@ -199,6 +201,7 @@ impl Session {
             dns_ms: None,
             dial_ms: None,
             draining: false,
+            barred: false,
             http: None,
         }
     }
@@ -356,12 +359,16 @@ impl Session {
 
     /// Another policy is in force. What runs goes on; what the last one has allowed is judged again with the next request.
     /// Credentials that wait for an answer are asked about anew: the answer would be that of another users file.
-    pub fn on_policy(&mut self) {
+    pub fn on_policy(&mut self, policy: &Policy) {
+        self.barred = !policy.rules.client_may(self.client.ip());
         if let State::Authenticating(shown) = &mut self.state {
             shown.lookup = Lookup::ToAsk;
         }
-        if let Some(http) = &mut self.http {
-            http.outdate_proof();
+        match (&mut self.http, &self.state) {
+            // Between two requests there is nothing but what the last one has proven.
+            (Some(http), State::Idle | State::ReadingHead(_)) => http.forget_proof(),
+            (Some(http), _) => http.outdate(),
+            (None, _) => {}
         }
     }
 

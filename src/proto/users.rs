@@ -50,6 +50,7 @@ impl Users {
     /// a hash that somebody has mistyped, helps nobody.
     pub fn parse(text: &[u8]) -> Result<Users, BadUsers> {
         let mut users = Users { entries: Vec::new(), by_name: Vec::new(), stand_ins: RandomState::new() };
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         if let Some(whole) = text.get(..MAX_FILE_BYTES).filter(|_| text.len() > MAX_FILE_BYTES) {
             let line = 1 + whole.iter().filter(|&&byte| byte == b'\n').count();
             return Err(BadUsers { line, why: BadUser::FileTooLarge });

@@ -393,6 +393,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_opened_anew_begins_with_a_whole_line() {
+        let path = std::env::temp_dir().join(format!("adit-torn-{}", std::process::id()));
+        let (_reader, mut log) = pipe();
+        // A pipe that is full.
+        while log.output.as_mut().unwrap().write(&[b'.'; 4096]).is_ok() {}
+        while log.output.as_mut().unwrap().write(b".").is_ok() {}
+        log.config.target = AccessLogTarget::File(path.clone());
+        log.backlog = b"rest\nwhole\n".to_vec();
+        log.is_inside_line = true;
+        log.reopen();
+        log.write_out();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\n");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn another_takes_over_once_all_is_written() {
         let target = target();
         let (mut old, mut log) = pipe();

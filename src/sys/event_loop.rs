@@ -185,12 +185,14 @@ impl EventLoop {
         Ok((event_loop, mailbox))
     }
 
-    fn listen(&mut self, mut socket: TcpListener) -> io::Result<()> {
+    /// The listener's key.
+    fn listen(&mut self, mut socket: TcpListener) -> io::Result<usize> {
         let slot = self.listeners.vacant_entry();
-        let token = Token(LISTENER_TOKEN + slot.key());
+        let key = slot.key();
+        let token = Token(LISTENER_TOKEN + key);
         self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
         slot.insert(Listener { socket, ready: false, leaving: false });
-        Ok(())
+        Ok(key)
     }
 
     /// Runs until it has drained.

@@ -1,11 +1,11 @@
 //! Reads the files of `--allow-file` and `--deny-file`. What is wrong in them is logged, with file and line, and left out.
 //! Layer 5.5.
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::files::{self, When};
 use crate::proto::rules::{List, MAX_LIST_BYTES};
 
 /// A file that cannot be read.
@@ -21,15 +21,14 @@ pub struct Unreadable {
 ///
 /// # Errors
 /// The first that cannot be read.
-pub fn read(files: &[PathBuf]) -> Result<Vec<Arc<List>>, Unreadable> {
-    files.iter().map(read_one).collect()
+pub fn read(files: &[PathBuf], when: When) -> Result<Vec<Arc<List>>, Unreadable> {
+    files.iter().map(|path| read_one(path, when)).collect()
 }
 
-fn read_one(path: &PathBuf) -> Result<Arc<List>, Unreadable> {
+fn read_one(path: &Path, when: When) -> Result<Arc<List>, Unreadable> {
     let file = path.display().to_string();
-    let text = match fs::read(path) {
-        Ok(text) if text.len() as u64 <= MAX_LIST_BYTES => text,
-        Ok(_) => return Err(Unreadable { file, error: io::ErrorKind::FileTooLarge.into() }),
+    let text = match files::read(path, MAX_LIST_BYTES, when) {
+        Ok(text) => text,
         Err(error) => return Err(Unreadable { file, error }),
     };
     let (list, bad) = List::parse(&file, &text);

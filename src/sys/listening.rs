@@ -12,6 +12,8 @@ use super::accept;
 #[derive(Clone, Debug, Default)]
 pub struct Listening {
     places: Vec<Place>,
+    /// Ports that were ever bound: listeners that go close a moment later.
+    own_ports: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +61,13 @@ impl Listening {
         let mut before = self.places.clone();
         let mut change =
             Change { listening: Listening::default(), opened: none_for(loops), closed: Vec::new() };
+        change.listening.own_ports.clone_from(&self.own_ports);
         for &asked in asked {
-            let place = match before.iter().position(|place| place.asked == asked) {
-                Some(index) => before.remove(index),
-                None => self.open(asked, &mut change.opened)?,
+            // A port that the kernel has picked may be asked for by its number later.
+            let is_it = |place: &Place| place.asked == asked || place.bound == Some(asked);
+            let place = match before.iter().position(is_it) {
+                Some(index) => Place { asked, ..before.remove(index) },
+                None => change.listening.open(asked, &mut change.opened)?,
             };
             change.listening.places.push(place);
         }
@@ -71,24 +76,30 @@ impl Listening {
     }
 
     /// A listener for each loop. When the kernel picks a port for the first, the others take the same.
-    fn open(&self, asked: SocketAddr, opened: &mut [Vec<TcpListener>]) -> Result<Place, CannotListen> {
-        let is_ours = self.addresses().iter().any(|own| own.port() == asked.port());
+    fn open(&mut self, asked: SocketAddr, opened: &mut [Vec<TcpListener>]) -> Result<Place, CannotListen> {
+        let is_ours = self.own_ports.contains(&asked.port());
         if asked.port() != 0 && !is_ours && accept::is_shared(asked) {
             log::warn!(
                 "{asked} is in use by another process that shares it: it gets a part of the connections"
             );
         }
         let mut bound = asked;
-        for listeners in opened {
+        let mut listeners = Vec::new();
+        for _ in 0..opened.len() {
             match accept::listen(bound).and_then(|listener| Ok((listener.local_addr()?, listener))) {
                 Ok((address, listener)) => {
                     bound = address;
                     listeners.push(listener);
                 }
-                Err(error) if accept::is_not_here(&error) => return Ok(Place { asked, bound: None }),
+                // Of an address that comes later the policy must know the port now.
+                Err(error) if accept::is_not_here(&error) && asked.port() != 0 => {
+                    return Ok(Place { asked, bound: None });
+                }
                 Err(error) => return Err(CannotListen { address: asked, error }),
             }
         }
+        opened.iter_mut().zip(listeners).for_each(|(of_loop, listener)| of_loop.push(listener));
+        self.own_ports.push(bound.port());
         Ok(Place { asked, bound: Some(bound) })
     }
 
@@ -106,7 +117,10 @@ impl Listening {
 
     /// Says what is new to who knew `before`.
     pub fn announce(&self, before: &Listening) {
-        let is_new = |place: &&Place| !before.places.contains(place);
+        let is_new = |place: &&Place| match place.bound {
+            Some(_) => !before.places.iter().any(|old| old.bound == place.bound),
+            None => !before.places.contains(place),
+        };
         for place in self.places.iter().filter(is_new) {
             match place.bound {
                 Some(address) => log::info!("listening on {address}"),

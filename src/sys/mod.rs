@@ -5,6 +5,7 @@ pub mod check;
 pub mod clock;
 pub mod dial;
 pub mod event_loop;
+pub mod files;
 pub mod list_files;
 pub mod listening;
 pub mod logins;

@@ -2,14 +2,18 @@
 //! A file that cannot be used leaves in force what was read before. Layer 5.5.
 
 use std::fmt::{self, Display};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fs, io};
 
+use super::files::{self, When};
 use super::names::{NamesConfig, interface_index};
 use crate::proto::hosts::Hosts;
 use crate::proto::resolv_conf::ResolvConf;
+
+/// Nobody has longer ones.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// Which files, and what does not come from files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +60,9 @@ impl NameFiles {
     ///
     /// # Errors
     /// When a file is there, or must be, and cannot be read.
-    pub fn read(sources: Sources) -> Result<NameFiles, Unreadable> {
-        let resolv_conf = Source::read(&sources.resolv_conf, false)?;
-        let hosts = Source::read(&sources.hosts, sources.hosts_required)?;
+    pub fn read(sources: Sources, when: When) -> Result<NameFiles, Unreadable> {
+        let resolv_conf = Source::read(&sources.resolv_conf, false, when)?;
+        let hosts = Source::read(&sources.hosts, sources.hosts_required, when)?;
         let files = NameFiles { sources, resolv_conf, hosts };
         files.complain_of_no_server();
         Ok(files)
@@ -168,8 +172,8 @@ struct Source<C> {
 }
 
 impl<C: Content> Source<C> {
-    fn read(path: &Path, required: bool) -> Result<Source<C>, Unreadable> {
-        match fs::read(path) {
+    fn read(path: &Path, required: bool, when: When) -> Result<Source<C>, Unreadable> {
+        match files::read(path, MAX_FILE_BYTES, when) {
             Ok(text) => {
                 let content = C::parse(&text);
                 complain_of_lines(path, content.bad_lines());
@@ -184,7 +188,7 @@ impl<C: Content> Source<C> {
 
     /// True if it says something else now.
     fn reread(&mut self, path: &Path) -> bool {
-        let text = match fs::read(path) {
+        let text = match files::read(path, MAX_FILE_BYTES, When::Running) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.missing => return false,
             Err(error) => {
@@ -232,6 +236,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::proto::lookup::Families;
+    use std::fs;
 
     struct Files {
         dir: PathBuf,
@@ -248,7 +253,7 @@ mod tests {
                     fs::write(dir.join(name), text).unwrap();
                 }
             }
-            let names = NameFiles::read(sources(&dir)).unwrap();
+            let names = NameFiles::read(sources(&dir), When::AtStart).unwrap();
             Files { dir, names }
         }
 
@@ -375,11 +380,13 @@ mod tests {
     fn options_go_before_files() {
         let files = Files::new("options", Some("nameserver 10.0.0.1\nsearch lan\n"), None);
         let given = Some(vec!["10.0.0.7:5353".parse().unwrap()]);
-        let config = NameFiles::read(Sources { nameservers: given, ..sources(&files.dir) }).unwrap().config();
+        let config = NameFiles::read(Sources { nameservers: given, ..sources(&files.dir) }, When::AtStart)
+            .unwrap()
+            .config();
         assert_eq!(config.nameservers[0].to_string(), "10.0.0.7:5353");
         assert_eq!(config.search, ["lan"]);
         let required = Sources { hosts_required: true, ..sources(&files.dir) };
-        let error = NameFiles::read(required).unwrap_err().to_string();
+        let error = NameFiles::read(required, When::AtStart).unwrap_err().to_string();
         assert!(error.contains("hosts: ") && error.starts_with("cannot read "), "{error}");
     }
 }

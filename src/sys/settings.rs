@@ -1,5 +1,5 @@
 //! From a checked configuration to what loops are made with: the files that it names are read here, before anything that runs
-//! is changed. Layer 5.7.
+//! is changed. Layer 5.6.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::access_log::AccessLog;
+use super::files::{self, When};
 use super::list_files;
 use super::name_files;
 use super::names::NamesConfig;
 use crate::config::{Config, DEFAULT_HOSTS};
 use crate::proto::session::Policy;
-use crate::proto::users::Users;
+use crate::proto::users::{MAX_FILE_BYTES, Users};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -65,10 +66,10 @@ impl From<list_files::Unreadable> for BadFile {
     }
 }
 
-fn read_users(config: &Config) -> Result<Option<Arc<Users>>, BadFile> {
+fn read_users(config: &Config, when: When) -> Result<Option<Arc<Users>>, BadFile> {
     let Some(path) = &config.users else { return Ok(None) };
     let file = path.display().to_string();
-    let text = match std::fs::read(path) {
+    let text = match files::read(path, MAX_FILE_BYTES as u64, when) {
         Ok(text) => text,
         Err(error) => return Err(BadFile::System { what: format!("cannot read {file}"), error }),
     };
@@ -93,13 +94,13 @@ impl Settings {
     ///
     /// # Errors
     /// The first that cannot be used.
-    pub fn read(mut config: Config) -> Result<Settings, BadFile> {
-        config.policy.deny_lists = list_files::read(&config.deny_files)?;
-        config.policy.allow_lists = list_files::read(&config.allow_files)?;
+    pub fn read(mut config: Config, when: When) -> Result<Settings, BadFile> {
+        config.policy.deny_lists = list_files::read(&config.deny_files, when)?;
+        config.policy.allow_lists = list_files::read(&config.allow_files, when)?;
         if config.users.is_none() && config.policy.names_a_user() {
             log::warn!("rules for a user say nothing without --users");
         }
-        let users = read_users(&config)?;
+        let users = read_users(&config, when)?;
         Ok(Settings { config, users })
     }
 
@@ -199,7 +200,7 @@ mod tests {
         else {
             unreachable!()
         };
-        let settings = Settings::read(*config).unwrap();
+        let settings = Settings::read(*config, When::AtStart).unwrap();
         fs::remove_file(file).unwrap();
         settings
     }

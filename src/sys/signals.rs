@@ -4,15 +4,18 @@
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Signal as Number;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 use super::watch::Watch;
 
+const SIGXFSZ: i32 = Number::XFSZ.as_raw();
 /// A file that is being written is left alone for so long.
 const SETTLE_MS: u64 = 200;
 
@@ -60,6 +63,8 @@ impl Signals {
         pipe::register(SIGTERM, teller.try_clone()?)?;
         pipe::register(SIGINT, teller.try_clone()?)?;
         let (hangups, reopens) = (listen_to(SIGHUP)?, listen_to(SIGUSR1)?);
+        // A log file that has reached the limit for files (setrlimit(2)) is a write that fails, and not our end.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(Signals { words, hangups, reopens, teller, watch: None, settled: None, look: None, wake: None })
     }
 

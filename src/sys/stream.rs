@@ -106,3 +106,26 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>, done: impl FnOnce(T) -> Out
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_the_end_follows_waits_for_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut ours = TcpStream::from_std(listener.accept().unwrap().0);
+        client.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 16];
+        // Loopback delivers within the call: what is not there behind it was not sent.
+        assert_eq!(write(&mut ours, b"now", Follows::Anything), Outcome::Moved(3));
+        assert_eq!(client.read(&mut buffer).unwrap(), 3);
+        assert_eq!(write(&mut ours, b"then", Follows::End), Outcome::Moved(4));
+        assert_eq!(client.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(shutdown_write(&ours), Outcome::Done);
+        assert_eq!((client.read(&mut buffer).unwrap(), client.read(&mut buffer).unwrap()), (4, 0));
+    }
+}

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::event_loop::{EventLoop, LoopConfig};
+use super::files::When;
 use super::listening::{CannotListen, Change, Listening};
 use super::logins::LoginDesk;
 use super::name_files::NameFiles;
@@ -57,7 +58,7 @@ impl Supervisor<'_> {
         let policy = settings.policy(&listening.addresses());
         let shared = Arc::new(Shared::new(config.max_sessions, config.max_sessions_per_client));
         let logins = Arc::new(LoginDesk::new());
-        let (files, watch) = name_files(&settings)?;
+        let (files, watch) = name_files(&settings, When::AtStart)?;
         signals.watch(watch);
         let mut loops = Vec::new();
         for (index, listeners) in opened.into_iter().enumerate() {
@@ -146,19 +147,20 @@ impl Supervisor<'_> {
         // With what stays as it was.
         settings.config.check_memory().map_err(|error| error.to_string())?;
         let loops = self.loops.len();
-        let change =
-            self.listening.change(&settings.config.listen, loops).map_err(|error| error.to_string())?;
+        let files = if self.files.are_from(&settings.name_sources()) {
+            None
+        } else {
+            Some(name_files(&settings, When::Running).map_err(|Failed(error)| error)?)
+        };
         let mut access_logs: Vec<_> = (0..loops).map(|_| None).collect();
         if settings.config.access_log != self.settings.config.access_log {
             for log in &mut access_logs {
                 *log = Some(settings.access_log().map_err(|error| error.to_string())?);
             }
         }
-        let files = if self.files.are_from(&settings.name_sources()) {
-            None
-        } else {
-            Some(name_files(&settings).map_err(|Failed(error)| error)?)
-        };
+        // Last: a client may come as soon as it stands.
+        let change =
+            self.listening.change(&settings.config.listen, loops).map_err(|error| error.to_string())?;
         Ok(Next { settings, change, access_logs, files })
     }
 
@@ -237,10 +239,10 @@ struct Next {
 }
 
 /// Where names come from. The watch stands before the files are read, so that no change falls in between.
-fn name_files(settings: &Settings) -> Result<(NameFiles, Watch), Failed> {
+fn name_files(settings: &Settings, when: When) -> Result<(NameFiles, Watch), Failed> {
     let sources = settings.name_sources();
     let watch = Watch::new(&[&sources.resolv_conf, &sources.hosts]);
-    let files = NameFiles::read(sources).map_err(|error| Failed(error.to_string()))?;
+    let files = NameFiles::read(sources, when).map_err(|error| Failed(error.to_string()))?;
     Ok((files, watch))
 }
 

@@ -118,6 +118,7 @@ impl Session {
             && self.up.sink == Sink::Open
             && self.reset.is_none()
             && !self.draining
+            && !http.outdated
             && !self.upstream_ready.read_closed
             && !self.upstream_ready.error;
         match (is_clean, self.upstream_ready.readable) {

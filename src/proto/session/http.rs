@@ -12,7 +12,7 @@ use crate::proto::pool::Origin;
 use crate::proto::relay::{Ready, Sink, Source};
 use crate::proto::reply::{self, ConnectionHeader, Credentials, Refusal};
 use crate::proto::response::AnswerTo;
-use crate::proto::rules::{Early, RuleName, Service, Verdict};
+use crate::proto::rules::{CLIENT_RULE, Early, RuleName, Service, Verdict};
 use crate::proto::scan::Scan;
 use crate::proto::target::Target;
 use crate::proto::tick::Tick;
@@ -67,8 +67,9 @@ pub(super) struct Http {
     pub(super) shown: Option<Box<Shown>>,
     /// What this client was allowed to reach for [`Session::target`], the last time.
     proof: Option<Proof>,
-    /// This exchange was judged by a policy that is no longer in force: it proves nothing for the next one.
-    outdated: bool,
+    /// This exchange was judged by a policy that is no longer in force: it proves nothing for the next one, and its upstream was
+    /// dialed as that policy and its settings said.
+    pub(super) outdated: bool,
 }
 
 /// Whether a request may be sent once more, if the upstream dies before the first byte of its answer.
@@ -205,8 +206,8 @@ impl Http {
         self.proof = None;
     }
 
-    /// Nor does this exchange prove anything for the next.
-    pub(super) fn outdate_proof(&mut self) {
+    /// Nor does this exchange prove anything for the next, or leave it its upstream.
+    pub(super) fn outdate(&mut self) {
         self.forget_proof();
         self.outdated = true;
     }
@@ -225,6 +226,10 @@ impl Http {
 impl Session {
     /// A whole request head stands at the front of the ring.
     pub(super) fn head_complete(&mut self, head_bytes: usize, now: Tick, policy: &Policy) {
+        if self.barred {
+            self.rule = Some(CLIENT_RULE);
+            return self.refuse(Refusal::ClientNotAllowed, now, policy);
+        }
         let (next, shown) = match self.understand(head_bytes, policy) {
             Ok(understood) => understood,
             Err(refusal) => {

@@ -11,7 +11,7 @@ use crate::proto::failure::Failure;
 use crate::proto::lookup::Families;
 use crate::proto::pool::Origin;
 use crate::proto::ring::Pool;
-use crate::proto::rules::{DefaultAction, Ports, Rule, RuleSet, Rules};
+use crate::proto::rules::{DefaultAction, Ports, Rule, RuleSet, Rules, parse_net};
 
 const HEAD: &[u8] = b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n\r\n";
 const PUBLIC: &str = "203.0.114.5";
@@ -253,7 +253,7 @@ impl Script {
 
 fn rules() -> Rules {
     let rules = RuleSet {
-        clients: vec![],
+        clients: vec![parse_net("0.0.0.0/0").unwrap(), parse_net("::/0").unwrap()],
         deny: vec![Rule::parse(".denied.test").unwrap()],
         allow: vec![],
         deny_lists: vec![],

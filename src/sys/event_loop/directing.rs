@@ -31,7 +31,7 @@ impl EventLoop {
         };
         self.policy = policy;
         for (_, entry) in &mut self.sessions {
-            entry.session.on_policy();
+            entry.session.on_policy(&self.policy);
         }
         self.ask_anew(changed);
         self.pool.set_ceiling(buffer_bytes);
@@ -43,20 +43,24 @@ impl EventLoop {
         if let Some(new) = access_log {
             self.access_log.replace(new);
         }
-        for socket in open {
-            self.add_listener(socket);
-        }
+        // Before the new ones are here: one of them may have the address of an old one.
         for (_, listener) in &mut self.listeners {
             let is_removed = |address| close.contains(&address);
             if listener.socket.local_addr().is_ok_and(is_removed) {
                 listener.leave();
             }
         }
+        for socket in open {
+            self.add_listener(socket);
+        }
     }
 
     fn add_listener(&mut self, socket: TcpListener) {
-        if let Err(error) = self.listen(socket) {
-            log::warn!("cannot watch a listener: {error}");
+        match self.listen(socket) {
+            // A message that the drain has overtaken.
+            Ok(key) if self.phase != Phase::Running => self.listeners[key].leave(),
+            Ok(_) => {}
+            Err(error) => log::warn!("cannot watch a listener: {error}"),
         }
     }
 
