@@ -335,6 +335,52 @@ fn a_reload_lets_new_users_in_and_keeps_removed_ones_out() {
     }
 }
 
+#[test]
+fn a_reload_costs_users_that_stay_nothing() {
+    const USERS: usize = 30;
+    let names: Vec<String> = (0..USERS).map(|at| format!("user{at}")).collect();
+    let stay: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), BCRYPT)).collect();
+    let dir = TempDir::new();
+    dir.write("users", lines(&[&stay[..], &[("changes", SHA)]].concat()));
+    let proxy = Proxy::open(&["--users", &dir.option("users"), "--loops", "2"]);
+    let origin = origin();
+    let target = url(origin.addr, "/");
+    let get = |wire: &mut Wire, user: &str| wire.send(request("GET", &target, &shows(user, "secret")));
+    let mut wires: Vec<Wire> = names.iter().map(|_| proxy.wire()).collect();
+    let mut all = || {
+        let mut good = 0;
+        for (wire, name) in wires.iter_mut().zip(&names) {
+            get(wire, name);
+        }
+        for wire in &mut wires {
+            good += usize::from(wire.read_response("GET").status() == 200);
+        }
+        good
+    };
+    // As long as they wait for each other, more of one address are told to come later.
+    while all() < USERS {}
+    let is_in = |user: &str| {
+        let mut wire = proxy.wire();
+        get(&mut wire, user);
+        wire.read_head().status() == 200
+    };
+    let first = ticks_of(&proxy, || assert!(!is_in("nobody")));
+    let mut answered = 0;
+    let reloads = ticks_of(&proxy, || {
+        for (round, new) in ["anna", "berta", "clara"].into_iter().enumerate() {
+            dir.replace("users", lines(&[&[(new, SHA), ("changes", APR1)], &stay[..]].concat()));
+            proxy.signal(Signal::HUP);
+            // Before, while and after the loops follow.
+            answered += all();
+            until("both loops to follow", || (0..8).all(|_| is_in(new)).then_some(()));
+            answered += all();
+            assert_eq!(answered, 2 * (round + 1) * USERS);
+        }
+    });
+    assert!(is_in("changes"), "its new hash is of the same password");
+    assert!(reloads < USERS as u64 * first.max(1), "{reloads} ticks for three reloads, {first} for one hash");
+}
+
 /// Computed with the old file, asked for under the new one.
 #[test]
 fn an_answer_that_is_overtaken_by_a_reload_lets_nobody_in() {

@@ -34,7 +34,7 @@ const _: () = assert!(CLIENTS_MAX > QUESTIONS_MAX, "a client that asks always fi
 
 /// Credentials that are to be verified.
 pub struct Question {
-    /// Stands for the credentials and for the users file.
+    /// Stands for the credentials.
     pub tag: Tag,
     /// What was shown.
     pub basic: Basic,
@@ -75,8 +75,10 @@ pub struct LoginQueue {
 
 struct Waiting {
     tag: Tag,
+    /// With another users file it is another question.
+    users: Arc<Users>,
     /// Until it is being answered.
-    question: Option<Question>,
+    basic: Option<Basic>,
     /// Position in [`LoginQueue::clients`].
     client: usize,
     /// Loops that wait for the answer.
@@ -98,7 +100,7 @@ impl LoginQueue {
     /// The loop `asker` wants to know.
     pub fn ask(&mut self, question: Question, client: IpAddr, asker: u16, now: Tick) -> Asked {
         let tag = question.tag;
-        if let Some(same) = self.waiting.iter_mut().find(|waiting| waiting.tag == tag) {
+        if let Some(same) = self.waiting.iter_mut().find(|waiting| waiting.is(tag, &question.users)) {
             if !same.askers.contains(&asker) {
                 same.askers.push(asker);
             }
@@ -112,25 +114,30 @@ impl LoginQueue {
             return Asked::ClientFull;
         }
         self.clients[client].waiting += 1;
-        self.waiting.push(Waiting { tag, question: Some(question), client, askers: vec![asker] });
+        let Question { tag, basic, users } = question;
+        self.waiting.push(Waiting { tag, users, basic: Some(basic), client, askers: vec![asker] });
         Asked::Waits
     }
 
-    /// The loop does not want to know any more. A question that nobody asks is not answered.
+    /// The loop does not want to know any more, by whatever users file. A question that nobody asks is not answered.
     pub fn withdraw(&mut self, tag: Tag, asker: u16) {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.tag == tag) else { return };
-        let waiting = &mut self.waiting[at];
-        waiting.askers.retain(|&other| other != asker);
-        // What is being answered keeps its place until it is.
-        if waiting.askers.is_empty() && waiting.question.is_some() {
-            self.remove(at);
+        for at in (0..self.waiting.len()).rev() {
+            let waiting = &mut self.waiting[at];
+            if waiting.tag != tag {
+                continue;
+            }
+            waiting.askers.retain(|&other| other != asker);
+            // What is being answered keeps its place until it is.
+            if waiting.askers.is_empty() && waiting.basic.is_some() {
+                self.remove(at);
+            }
         }
     }
 
     /// The first question of the client whose last turn was longest ago, among those that need not wait.
     pub fn next(&mut self, now: Tick) -> Next {
         let clients = &self.clients;
-        let open = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.question.is_some());
+        let open = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.basic.is_some());
         let due = |at: usize| clients[at].due(now);
         let ready = open.clone().filter(|(_, waiting)| due(waiting.client) <= now);
         // The first of several that are equal: the order of arrival.
@@ -140,12 +147,14 @@ impl LoginQueue {
         self.turns += 1;
         let waiting = &mut self.waiting[at];
         self.clients[waiting.client].turn = self.turns;
-        waiting.question.take().map_or(Next::Nothing, Next::Verify)
+        let (tag, users) = (waiting.tag, Arc::clone(&waiting.users));
+        waiting.basic.take().map_or(Next::Nothing, |basic| Next::Verify(Question { tag, basic, users }))
     }
 
     /// The answer to a question that [`LoginQueue::next`] has handed out. Returns who waits for it.
-    pub fn answered(&mut self, tag: Tag, is_right: bool, now: Tick) -> Vec<u16> {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.tag == tag) else { return Vec::new() };
+    pub fn answered(&mut self, tag: Tag, users: &Arc<Users>, is_right: bool, now: Tick) -> Vec<u16> {
+        let same = |waiting: &Waiting| waiting.is(tag, users);
+        let Some(at) = self.waiting.iter().position(same) else { return Vec::new() };
         let waiting = self.remove(at);
         if !is_right {
             let client = &mut self.clients[waiting.client];
@@ -186,6 +195,12 @@ impl LoginQueue {
                 self.clients.len() - 1
             }
         }
+    }
+}
+
+impl Waiting {
+    fn is(&self, tag: Tag, users: &Arc<Users>) -> bool {
+        self.tag == tag && Arc::ptr_eq(&self.users, users)
     }
 }
 
@@ -235,7 +250,7 @@ mod tests {
         }
 
         fn tag(&self, name: &str) -> Tag {
-            self.tagger.tag(&self.users, name.as_bytes())
+            self.tagger.tag(name.as_bytes())
         }
 
         fn ask_for(&mut self, name: &str, client: &str, asker: u16) -> Asked {
@@ -259,7 +274,7 @@ mod tests {
         #[track_caller]
         fn answers(&mut self, name: &str, is_right: bool) -> Vec<u16> {
             assert_eq!(self.next(), name);
-            self.queue.answered(self.tag(name), is_right, self.now)
+            self.queue.answered(self.tag(name), &self.users, is_right, self.now)
         }
     }
 
@@ -323,7 +338,7 @@ mod tests {
         // Even while it is being answered.
         assert_eq!(scene.ask_for("a", "10.0.0.1", 1), Asked::Waits);
         assert_eq!(scene.next(), "nothing");
-        assert_eq!(scene.queue.answered(scene.tag("a"), true, scene.now), [0, 3, 1]);
+        assert_eq!(scene.queue.answered(scene.tag("a"), &scene.users, true, scene.now), [0, 3, 1]);
         assert!(scene.queue.is_empty());
         assert_eq!(scene.ask_for("a", "10.0.0.1", 0), Asked::Waits);
         scene.answers("a", true);
@@ -342,9 +357,23 @@ mod tests {
         assert_eq!(scene.next(), "a");
         scene.queue.withdraw(scene.tag("a"), 1);
         assert!(!scene.queue.is_empty(), "it is being answered");
-        assert_eq!(scene.queue.answered(scene.tag("a"), true, scene.now), [0; 0]);
+        assert_eq!(scene.queue.answered(scene.tag("a"), &scene.users, true, scene.now), [0; 0]);
         assert!(scene.queue.is_empty());
         assert_eq!(scene.queue.clients[0].waiting, 0);
+    }
+
+    #[test]
+    fn with_another_users_file_it_is_another_question() {
+        let mut scene = Scene::new();
+        scene.ask("a", "10.0.0.1");
+        assert_eq!(scene.next(), "a");
+        let old = Arc::clone(&scene.users);
+        scene.queue.withdraw(scene.tag("a"), 0);
+        scene.users = Scene::new().users;
+        scene.ask("a", "10.0.0.1");
+        assert_eq!(scene.queue.answered(scene.tag("a"), &old, true, scene.now), [0; 0]);
+        assert_eq!(scene.answers("a", false), [0]);
+        assert!(scene.queue.is_empty());
     }
 
     #[test]
@@ -438,7 +467,7 @@ mod tests {
                         let longest_ms = QUESTIONS_PER_CLIENT as u64 * (DELAY_MAX_MS + 6 * 50);
                         assert!(scene.now.since(since) <= longest_ms);
                         scene.now = scene.now.after(random(50));
-                        scene.queue.answered(tag, random(2) == 0, scene.now);
+                        scene.queue.answered(tag, &scene.users, random(2) == 0, scene.now);
                     }
                     Next::At(due) => {
                         assert!(due > scene.now && due <= scene.now.after(DELAY_MAX_MS));

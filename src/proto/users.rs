@@ -93,6 +93,13 @@ impl Users {
         known.filter(|_| is_right).map(|entry| entry.name.clone())
     }
 
+    /// Whether `name` is a user of both with the same hash: what was right by `old` is right by this one.
+    #[must_use]
+    pub fn keeps(&self, old: &Users, name: &str) -> bool {
+        let hash = |users: &Users| users.find(name.as_bytes()).ok().map(|entry| entry.hash.clone());
+        hash(self).is_some_and(|own| hash(old) == Some(own))
+    }
+
     /// The line is trimmed.
     fn add_line(&mut self, line: &[u8]) -> Result<(), BadUser> {
         if line.is_empty() || line.starts_with(b"#") {

@@ -96,8 +96,8 @@ impl LoginDesk {
 
     /// Stands for the credentials, on all loops alike.
     #[must_use]
-    pub fn tag(&self, users: &Arc<Users>, value: &[u8]) -> Tag {
-        self.tagger.tag(users, value)
+    pub fn tag(&self, value: &[u8]) -> Tag {
+        self.tagger.tag(value)
     }
 
     /// The loop `asker` wants to know. Waits for nothing.
@@ -106,8 +106,8 @@ impl LoginDesk {
         let now = self.now();
         let mut state = self.lock();
         if !state.users.as_ref().is_some_and(|users| Arc::ptr_eq(users, &question.users)) {
-            state.recent.forget();
-            state.users = Some(Arc::clone(&question.users));
+            let old = state.users.replace(Arc::clone(&question.users));
+            state.recent.follow(old.as_deref(), Some(&question.users));
         }
         if let Some(verdict) = state.recent.find(question.tag, now) {
             return Reply::Known(verdict);
@@ -177,13 +177,14 @@ impl LoginDesk {
         if state.users.as_ref().is_some_and(|users| Arc::ptr_eq(users, &question.users)) {
             state.recent.remember(question.tag, verdict.clone(), now);
         }
-        let askers = state.queue.answered(question.tag, verdict.is_some(), now);
+        let askers = state.queue.answered(question.tag, &question.users, verdict.is_some(), now);
         let askers: Vec<Arc<Mailbox>> =
             askers.iter().filter_map(|&asker| state.loops.get(usize::from(asker)).cloned()).collect();
         drop(state);
         for mailbox in askers {
             // A loop that cannot be woken has failed, and says so itself.
-            let _ = mailbox.send(Message::Login { tag: question.tag, verdict: verdict.clone() });
+            let users = Arc::clone(&question.users);
+            let _ = mailbox.send(Message::Login { tag: question.tag, users, verdict: verdict.clone() });
         }
     }
 

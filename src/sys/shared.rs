@@ -15,6 +15,7 @@ use super::names::NamesConfig;
 use crate::config::Sources;
 use crate::proto::logins::{Tag, Verdict};
 use crate::proto::session::Policy;
+use crate::proto::users::Users;
 
 /// What all loops share. Touched when a connection comes or goes, and when a signal came.
 #[derive(Debug)]
@@ -182,8 +183,10 @@ pub enum Message {
     Names(Box<NamesConfig>),
     /// What became of credentials that this loop has asked about.
     Login {
-        /// Of the credentials and the users file.
+        /// Of the credentials.
         tag: Tag,
+        /// What they were verified with.
+        users: Arc<Users>,
         /// Whose they are.
         verdict: Verdict,
     },

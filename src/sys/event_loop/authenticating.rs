@@ -40,7 +40,7 @@ impl Door {
         now: Tick,
     ) -> Option<Login> {
         let Some(users) = users else { return Some(Login::Needless) };
-        let tag = self.desk.tag(users, value);
+        let tag = self.desk.tag(value);
         if let Some(verdict) = self.known.find(tag, now) {
             return Some(login(verdict));
         }
@@ -100,9 +100,10 @@ impl EventLoop {
         }
     }
 
-    /// An answer has come. One that nobody waits for may be of a users file that is no longer in force, and is not believed.
-    pub(super) fn on_verdict(&mut self, tag: Tag, verdict: Verdict) {
-        if !self.door.is_awaited(tag) {
+    /// An answer has come. By a users file that is not in force it says nothing; and one that nobody waits for is not needed.
+    pub(super) fn on_verdict(&mut self, tag: Tag, users: &Arc<Users>, verdict: Verdict) {
+        let is_in_force = self.policy.users.as_ref().is_some_and(|own| Arc::ptr_eq(own, users));
+        if !is_in_force || !self.door.is_awaited(tag) {
             return;
         }
         let login = login(self.door.learn(tag, verdict, self.now));
@@ -116,10 +117,11 @@ impl EventLoop {
         }
     }
 
-    /// Another policy is in force: those who wait ask again.
-    pub(super) fn ask_anew(&mut self, changed: Change) {
-        if changed == Change::Users {
-            self.door.known.forget();
+    /// Another policy is in force; the one before had these users. Those who wait ask again.
+    pub(super) fn ask_anew(&mut self, old: Option<&Arc<Users>>) {
+        let new = self.policy.users.as_ref();
+        if old.map(Arc::as_ptr) != new.map(Arc::as_ptr) {
+            self.door.known.follow(old.map(|old| &**old), new.map(|new| &**new));
         }
         while let Some(&(_, key)) = self.door.waiting.last() {
             self.door.cancel(key);
@@ -129,13 +131,4 @@ impl EventLoop {
             }
         }
     }
-}
-
-/// What another policy brings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// Another users file, or none.
-    Users,
-    /// The same as before.
-    Others,
 }
