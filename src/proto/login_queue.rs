@@ -90,7 +90,7 @@ struct Client {
     address: u128,
     /// Questions of it.
     waiting: usize,
-    /// When it had its last turn.
+    /// When it had its last turn; of one that is new, when it came. So all that are new stand behind one that has waited.
     turn: u64,
     failures: u8,
     failed_at: Tick,
@@ -182,7 +182,7 @@ impl LoginQueue {
         if let Some(at) = self.clients.iter().position(|client| client.address == address) {
             return at;
         }
-        let fresh = Client { address, waiting: 0, turn: 0, failures: 0, failed_at: Tick(0) };
+        let fresh = Client { address, waiting: 0, turn: self.turns, failures: 0, failed_at: Tick(0) };
         let idle = self.clients.iter().enumerate().filter(|(_, client)| client.waiting == 0);
         let oldest = idle.min_by_key(|(_, client)| (client.failures(now), client.failed_at));
         match oldest {
@@ -297,6 +297,24 @@ mod tests {
         }
         assert_eq!(scene.next(), "nothing");
         assert!(scene.queue.is_empty());
+    }
+
+    #[test]
+    fn new_clients_do_not_go_before_one_that_was_wrong_once() {
+        let mut scene = Scene::new();
+        scene.ask("mistyped", "10.0.0.1");
+        scene.answers("mistyped", false);
+        scene.ask("right", "10.0.0.1");
+        // As fast as they are answered, others come, each with an address of its own.
+        for at in 0..20 {
+            scene.ask(&format!("n{at}"), &format!("10.1.0.{at}"));
+        }
+        for at in 20..22 {
+            scene.answers(&format!("n{}", at - 20), false);
+            scene.now = scene.now.after(DELAY_MS / 2);
+            scene.ask(&format!("n{at}"), &format!("10.1.0.{at}"));
+        }
+        scene.answers("right", true);
     }
 
     #[test]
