@@ -357,8 +357,7 @@ fn a_reload_costs_users_that_stay_nothing() {
         }
         good
     };
-    // As long as they wait for each other, more of one address are told to come later.
-    while all() < USERS {}
+    assert_eq!(all(), USERS);
     let is_in = |user: &str| {
         let mut wire = proxy.wire();
         get(&mut wire, user);
@@ -451,7 +450,7 @@ fn fifty_fresh_logins_leave_a_tunnel_alone() {
     let logins = {
         let (over, target) = (Arc::clone(&over), target.clone());
         std::thread::spawn(move || {
-            // All at once: each waits for its answer behind those of the others, and 16 of one address are let wait.
+            // All at once: each waits for its answer behind those of the others.
             let address = |at: usize| format!("127.0.0.{}", 2 + at % 10);
             let started = Instant::now();
             let mut open: Vec<(usize, Wire)> = Vec::new();
@@ -507,10 +506,15 @@ fn a_flood_of_wrong_passwords_slows_only_its_own_address() {
     is_let_in(&proxy, &target, "bob");
     let refused = Arc::new(AtomicUsize::new(0));
     let busy = Arc::new(AtomicUsize::new(0));
+    let guess = |password: &str| {
+        let mut wire = Wire::dial_from("127.0.0.2", proxy.addr);
+        wire.send(connect(&target, &shows("alice", password)));
+        wire
+    };
+    check_407(&guess("the first").read_last_refusal(), "wrong");
     let mut flood = Vec::new();
     for at in 0..FLOOD {
-        let mut wire = Wire::dial_from("127.0.0.2", proxy.addr);
-        wire.send(connect(&target, &shows("alice", &format!("guess {at}"))));
+        let mut wire = guess(&format!("guess {at}"));
         let (refused, busy) = (Arc::clone(&refused), Arc::clone(&busy));
         flood.push(std::thread::spawn(move || {
             let (raw, _) = wire.read_rest();
@@ -537,6 +541,50 @@ fn a_flood_of_wrong_passwords_slows_only_its_own_address() {
     for thread in flood {
         thread.join().unwrap();
     }
+}
+
+/// More guesses than there are places, from addresses that were not wrong before.
+#[test]
+fn a_flood_from_many_addresses_locks_nobody_out() {
+    const ADDRESSES: usize = 18;
+    const EACH: usize = 18;
+    const HONEST: usize = 20;
+    let names: Vec<String> = (0..HONEST).map(|at| format!("user{at}")).collect();
+    let users: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), APR1)).collect();
+    let (proxy, _file) = proxy_for(&users, &[]);
+    let origin = Origin::echo();
+    let target = origin.addr.to_string();
+    let ask = |address: String, fields: &str| {
+        let mut wire = Wire::dial_from(&address, proxy.addr);
+        wire.send(connect(&target, fields));
+        wire
+    };
+    let flood: Vec<Wire> = (0..ADDRESSES * EACH)
+        .map(|at| ask(format!("127.0.1.{}", at % ADDRESSES), &shows("user0", &format!("guess {at}"))))
+        .collect();
+    let is_busy = |line: &str| line.contains(" 503 ") || line.contains(" 429 ");
+    proxy.access.wait("the places to be taken", is_busy);
+    let mut honest: Vec<Wire> =
+        (0..HONEST).map(|at| ask(format!("127.0.2.{at}"), &shows(&names[at], "secret"))).collect();
+    let good = honest.iter_mut().filter_map(|wire| (wire.read_head().status() == 200).then_some(()));
+    assert_eq!(good.count(), HONEST);
+    drop(flood);
+}
+
+#[test]
+fn many_users_behind_one_address_are_all_let_in() {
+    const USERS: usize = 40;
+    let names: Vec<String> = (0..USERS).map(|at| format!("user{at}")).collect();
+    let users: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), BCRYPT_8)).collect();
+    let (proxy, _file) = proxy_for(&users, &[]);
+    let origin = Origin::echo();
+    let target = origin.addr.to_string();
+    let mut clients: Vec<Client> = names.iter().map(|_| proxy.client()).collect();
+    for (client, name) in clients.iter_mut().zip(&names) {
+        client.send(connect(&target, &shows(name, "secret")));
+    }
+    let good = clients.iter_mut().filter_map(|client| (client.read_head().status == 200).then_some(()));
+    assert_eq!(good.count(), USERS);
 }
 
 // One client's share of the sessions.

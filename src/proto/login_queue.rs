@@ -11,7 +11,7 @@ use super::users::Users;
 
 /// Questions in all. Each is [`QUESTION_BYTES`] at most; with hashes of 50 ms the last of them is answered just in time.
 pub const QUESTIONS_MAX: usize = 256;
-/// Questions of one client.
+/// Questions of one client that was wrong lately. Many that were not may share an address.
 pub const QUESTIONS_PER_CLIENT: usize = 16;
 /// Clients that are known: those that have asked, and those that were wrong lately.
 pub const CLIENTS_MAX: usize = 2 * QUESTIONS_MAX;
@@ -43,14 +43,27 @@ pub struct Question {
 }
 
 /// What became of a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Asked {
     /// It waits for its turn, or for the answer to the same question.
     Waits,
+    /// So it does, in the place of another one.
+    WaitsInstead(PushedOut),
     /// [`QUESTIONS_MAX`] wait already.
     QueueFull,
-    /// [`QUESTIONS_PER_CLIENT`] of this client wait already.
+    /// [`QUESTIONS_PER_CLIENT`] of this client wait already, or so many that nobody has more and all places are taken.
     ClientFull,
+}
+
+/// A question that is not answered: the last one of the client that has most, when there was no room.
+#[derive(Debug, PartialEq)]
+pub struct PushedOut {
+    /// As it was in [`Question::tag`].
+    pub tag: Tag,
+    /// As they were in [`Question::users`].
+    pub users: Arc<Users>,
+    /// Who waits for it in vain.
+    pub askers: Vec<u16>,
 }
 
 /// What is to be done.
@@ -106,17 +119,23 @@ impl LoginQueue {
             }
             return Asked::Waits;
         }
-        if self.waiting.len() >= QUESTIONS_MAX {
-            return Asked::QueueFull;
-        }
         let client = self.client(client, now);
-        if self.clients[client].waiting >= QUESTIONS_PER_CLIENT {
+        let Client { waiting, .. } = self.clients[client];
+        if waiting >= QUESTIONS_PER_CLIENT && self.clients[client].failures(now) > 0 {
             return Asked::ClientFull;
+        }
+        let mut asked = Asked::Waits;
+        if self.waiting.len() >= QUESTIONS_MAX {
+            match self.push_out(client, now) {
+                Some(out) => asked = Asked::WaitsInstead(out),
+                None if waiting > 0 => return Asked::ClientFull,
+                None => return Asked::QueueFull,
+            }
         }
         self.clients[client].waiting += 1;
         let Question { tag, basic, users } = question;
         self.waiting.push(Waiting { tag, users, basic: Some(basic), client, askers: vec![asker] });
-        Asked::Waits
+        asked
     }
 
     /// The loop does not want to know any more, by whatever users file. A question that nobody asks is not answered.
@@ -174,6 +193,21 @@ impl LoginQueue {
         let waiting = self.waiting.remove(at);
         self.clients[waiting.client].waiting -= 1;
         waiting
+    }
+
+    /// Makes room for one more question of `client`: a few that ask much lock nobody out. `None` if it has the largest share
+    /// itself.
+    fn push_out(&mut self, client: usize, now: Tick) -> Option<PushedOut> {
+        let share = |at: usize| (self.clients[at].waiting, self.clients[at].failures(now));
+        let open = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.basic.is_some());
+        // The last of several that are equal.
+        let (at, last) = open.max_by_key(|(_, waiting)| share(waiting.client))?;
+        let (waiting, failures) = share(client);
+        if (waiting + 1, failures) >= share(last.client) {
+            return None;
+        }
+        let Waiting { tag, users, askers, .. } = self.remove(at);
+        Some(PushedOut { tag, users, askers })
     }
 
     /// Where this client stands. One about which nothing need be known makes room, or else the one that was wrong least lately.
@@ -269,6 +303,18 @@ mod tests {
                 Next::At(due) => format!("in {}", due.since(self.now)),
                 Next::Nothing => "nothing".into(),
             }
+        }
+
+        #[track_caller]
+        fn pushes_out(&mut self, name: &str, client: &str, other: &str) {
+            let out = PushedOut { tag: self.tag(other), users: Arc::clone(&self.users), askers: vec![0] };
+            assert_eq!(self.ask_for(name, client, 0), Asked::WaitsInstead(out));
+        }
+
+        /// That it was, lately.
+        fn is_wrong(&mut self, client: &str) {
+            self.ask("mistyped", client);
+            self.answers("mistyped", false);
         }
 
         #[track_caller]
@@ -395,33 +441,68 @@ mod tests {
     }
 
     #[test]
-    fn one_client_has_sixteen_places_and_all_together_have_more() {
+    fn who_was_wrong_has_sixteen_places_and_others_share_the_rest() {
         let mut scene = Scene::new();
+        scene.is_wrong("10.0.0.1");
         for at in 0..QUESTIONS_PER_CLIENT {
             scene.ask(&format!("a{at}"), "10.0.0.1");
         }
         assert_eq!(scene.ask_for("one more", "10.0.0.1", 0), Asked::ClientFull);
         assert_eq!(scene.ask_for("one more", "::ffff:10.0.0.1", 0), Asked::ClientFull);
         assert_eq!(scene.ask_for("a3", "10.0.0.1", 7), Asked::Waits);
-        scene.answers("a0", true);
-        scene.ask("one more", "10.0.0.1");
         let left = QUESTIONS_MAX - QUESTIONS_PER_CLIENT;
         for at in 0..left {
+            scene.ask(&format!("b{at}"), "10.0.0.2");
+        }
+        assert_eq!(scene.ask_for("b", "10.0.0.2", 0), Asked::ClientFull);
+        // Somebody else finds room, in the place of the last that has most.
+        scene.pushes_out("c", "10.0.0.3", &format!("b{}", left - 1));
+        assert_eq!(scene.queue.waiting.len(), QUESTIONS_MAX);
+        scene.now = scene.now.after(DELAY_MS);
+        for name in ["a0", "b0", "c", "a1"] {
+            scene.answers(name, true);
+        }
+    }
+
+    #[test]
+    fn a_few_that_ask_much_lock_nobody_out() {
+        const MANY: usize = QUESTIONS_MAX / QUESTIONS_PER_CLIENT;
+        let mut scene = Scene::new();
+        for at in 0..QUESTIONS_MAX {
+            scene.ask(&format!("a{at}"), &format!("10.0.0.{}", at % MANY));
+        }
+        scene.answers("a0", false);
+        scene.ask("a0", "10.0.0.0");
+        // Who was wrong gives way first, and then each in turn.
+        scene.pushes_out("b0", "10.1.0.0", "a0");
+        for at in 1..20 {
+            scene.pushes_out(&format!("b{at}"), &format!("10.1.0.{at}"), &format!("a{}", QUESTIONS_MAX - at));
+        }
+        let turns: Vec<String> = (0..MANY + 20).map(|_| scene.next()).collect();
+        assert_eq!(turns.iter().filter(|name| name.starts_with('b')).count(), 20);
+    }
+
+    #[test]
+    fn where_each_has_one_place_who_was_wrong_gives_way() {
+        let mut scene = Scene::new();
+        scene.is_wrong("10.0.0.1");
+        scene.ask("wrong", "10.0.0.1");
+        for at in 1..QUESTIONS_MAX {
             // IPv6 clients are told apart by their networks.
-            scene.ask(&format!("b{at}"), &format!("2001:db8:{}:{}::1", at % 20, at % 5));
+            scene.ask(&format!("a{at}"), &format!("2001:db8:0:{at}::1"));
         }
-        assert_eq!(scene.ask_for("too much", "10.0.0.9", 0), Asked::QueueFull);
-        for at in 0..QUESTIONS_PER_CLIENT {
-            scene.queue.withdraw(scene.tag(&format!("b{}", 20 * at)), 0);
-        }
-        for at in 0..12 {
-            scene.ask(&format!("c{at}"), &format!("2001:db8::{at}"));
-        }
+        scene.pushes_out("b", "10.0.0.2", "wrong");
+        assert_eq!(scene.ask_for("c", "10.0.0.3", 0), Asked::QueueFull);
+        assert_eq!(scene.ask_for("a", "2001:db8:0:9::2", 0), Asked::ClientFull);
+        // What is being answered stays.
+        assert_eq!(scene.next(), "a1");
+        assert_eq!(scene.queue.waiting.len(), QUESTIONS_MAX);
     }
 
     #[test]
     fn an_ipv6_client_is_its_network() {
         let mut scene = Scene::new();
+        scene.is_wrong("2001:db8::1");
         for at in 0..QUESTIONS_PER_CLIENT {
             scene.ask(&format!("a{at}"), &format!("2001:db8::{at}:1"));
         }

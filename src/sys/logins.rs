@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::shared::{Mailbox, Message, spawn};
+use super::shared::{Judged, Mailbox, Message, spawn};
 use crate::config::RECENT_LOGINS_MAX;
-use crate::proto::login_queue::{Asked, LoginQueue, Next, Question};
+use crate::proto::login_queue::{Asked, LoginQueue, Next, PushedOut, Question};
 use crate::proto::logins::{Logins, Tag, Tagger, Verdict};
 use crate::proto::tick::Tick;
 use crate::proto::users::Users;
@@ -49,8 +49,12 @@ enum Helper {
 pub enum Reply {
     /// The answer.
     Known(Verdict),
-    /// It comes by mail, or not at all.
-    Queue(Asked),
+    /// It comes by mail.
+    Waits,
+    /// It does not, as too much is asked.
+    QueueFull,
+    /// It does not, as this client asks too much.
+    ClientFull,
 }
 
 /// Never what is asked.
@@ -113,12 +117,22 @@ impl LoginDesk {
             return Reply::Known(verdict);
         }
         let tag = question.tag;
-        let asked = state.queue.ask(question, client, asker, now);
-        if asked == Asked::Waits && !self.summon(&mut state) {
+        let pushed_out = match state.queue.ask(question, client, asker, now) {
+            Asked::Waits => None,
+            Asked::WaitsInstead(out) => Some(out),
+            Asked::QueueFull => return Reply::QueueFull,
+            Asked::ClientFull => return Reply::ClientFull,
+        };
+        let reply = if self.summon(&mut state) {
+            Reply::Waits
+        } else {
             state.queue.withdraw(tag, asker);
-            return Reply::Queue(Asked::QueueFull);
+            Reply::QueueFull
+        };
+        if let Some(PushedOut { tag, users, askers }) = pushed_out {
+            tell(state, &askers, tag, &users, &Judged::PushedOut);
         }
-        Reply::Queue(asked)
+        reply
     }
 
     /// The loop does not want to know any more.
@@ -169,7 +183,7 @@ impl LoginDesk {
         }
     }
 
-    /// Takes as long as it takes. No lock is held meanwhile, nor while loops are woken: this thread may stand still with it.
+    /// Takes as long as it takes. No lock is held meanwhile.
     fn answer(&self, question: &Question) {
         let verdict = question.users.verify(&question.basic.user, &question.basic.password);
         let mut state = self.lock();
@@ -178,14 +192,7 @@ impl LoginDesk {
             state.recent.remember(question.tag, verdict.clone(), now);
         }
         let askers = state.queue.answered(question.tag, &question.users, verdict.is_some(), now);
-        let askers: Vec<Arc<Mailbox>> =
-            askers.iter().filter_map(|&asker| state.loops.get(usize::from(asker)).cloned()).collect();
-        drop(state);
-        for mailbox in askers {
-            // A loop that cannot be woken has failed, and says so itself.
-            let users = Arc::clone(&question.users);
-            let _ = mailbox.send(Message::Login { tag: question.tag, users, verdict: verdict.clone() });
-        }
+        tell(state, &askers, question.tag, &question.users, &Judged::Verdict(verdict));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -194,5 +201,16 @@ impl LoginDesk {
 
     fn now(&self) -> Tick {
         Tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// What they wait for. No lock is held while loops are woken: the thread may stand still with it.
+fn tell(state: MutexGuard<'_, State>, askers: &[u16], tag: Tag, users: &Arc<Users>, judged: &Judged) {
+    let mailboxes: Vec<Arc<Mailbox>> =
+        askers.iter().filter_map(|&asker| state.loops.get(usize::from(asker)).cloned()).collect();
+    drop(state);
+    for mailbox in mailboxes {
+        // A loop that cannot be woken has failed, and says so itself.
+        let _ = mailbox.send(Message::Login { tag, users: Arc::clone(users), judged: judged.clone() });
     }
 }

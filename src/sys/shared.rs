@@ -187,11 +187,20 @@ pub enum Message {
         tag: Tag,
         /// What they were verified with.
         users: Arc<Users>,
-        /// Whose they are.
-        verdict: Verdict,
+        /// What came of it.
+        judged: Judged,
     },
     /// Everything that can change while the proxy runs. Tunnels and requests under way go on.
     Settings(Box<LoopSettings>),
+}
+
+/// What becomes of credentials.
+#[derive(Clone, Debug)]
+pub enum Judged {
+    /// Whose they are.
+    Verdict(Verdict),
+    /// Others had more right to the place.
+    PushedOut,
 }
 
 /// Where the main thread leaves messages for one loop, and what wakes it.

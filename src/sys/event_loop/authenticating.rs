@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::EventLoop;
 use crate::proto::credentials;
-use crate::proto::login_queue::{Asked, Question};
+use crate::proto::login_queue::Question;
 use crate::proto::logins::{Logins, Tag, Verdict};
 use crate::proto::session::{Login, Outcome};
 use crate::proto::tick::Tick;
 use crate::proto::users::Users;
 use crate::sys::logins::{LoginDesk, Reply};
-use crate::sys::shared::Mailbox;
+use crate::sys::shared::{Judged, Mailbox};
 
 /// What one loop knows of logins.
 pub(super) struct Door {
@@ -49,9 +49,9 @@ impl Door {
             let question = Question { tag, basic, users: Arc::clone(users) };
             match self.desk.ask(question, client, self.number) {
                 Reply::Known(verdict) => return Some(login(self.learn(tag, verdict, now))),
-                Reply::Queue(Asked::Waits) => {}
-                Reply::Queue(Asked::QueueFull) => return Some(Login::Busy),
-                Reply::Queue(Asked::ClientFull) => return Some(Login::ClientBusy),
+                Reply::Waits => {}
+                Reply::QueueFull => return Some(Login::Busy),
+                Reply::ClientFull => return Some(Login::ClientBusy),
             }
         }
         self.waiting.push((tag, key));
@@ -101,12 +101,15 @@ impl EventLoop {
     }
 
     /// An answer has come. By a users file that is not in force it says nothing; and one that nobody waits for is not needed.
-    pub(super) fn on_verdict(&mut self, tag: Tag, users: &Arc<Users>, verdict: Verdict) {
+    pub(super) fn on_judged(&mut self, tag: Tag, users: &Arc<Users>, judged: Judged) {
         let is_in_force = self.policy.users.as_ref().is_some_and(|own| Arc::ptr_eq(own, users));
         if !is_in_force || !self.door.is_awaited(tag) {
             return;
         }
-        let login = login(self.door.learn(tag, verdict, self.now));
+        let login = match judged {
+            Judged::Verdict(verdict) => login(self.door.learn(tag, verdict, self.now)),
+            Judged::PushedOut => Login::Busy,
+        };
         while let Some(at) = self.door.waiting.iter().position(|&(other, _)| other == tag) {
             let (_, key) = self.door.waiting.swap_remove(at);
             if let Some(entry) = self.sessions.get_mut(key) {

@@ -12,7 +12,7 @@ impl EventLoop {
                 Message::Listen(socket) => self.add_listener(socket),
                 Message::ReopenLog => self.access_log.reopen(),
                 Message::Names(config) => self.names.reconfigure(*config),
-                Message::Login { tag, users, verdict } => self.on_verdict(tag, &users, verdict),
+                Message::Login { tag, users, judged } => self.on_judged(tag, &users, judged),
                 Message::Settings(settings) => self.follow(*settings),
             }
         }
