@@ -113,10 +113,8 @@ impl LoginQueue {
     /// The loop `asker` wants to know.
     pub fn ask(&mut self, question: Question, client: IpAddr, asker: u16, now: Tick) -> Asked {
         let tag = question.tag;
-        if let Some(same) = self.waiting.iter_mut().find(|waiting| waiting.is(tag, &question.users)) {
-            if !same.askers.contains(&asker) {
-                same.askers.push(asker);
-            }
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.is(tag, &question.users)) {
+            self.join(at, client, asker, now);
             return Asked::Waits;
         }
         let client = self.client(client, now);
@@ -193,6 +191,23 @@ impl LoginQueue {
         let waiting = self.waiting.remove(at);
         self.clients[waiting.client].waiting -= 1;
         waiting
+    }
+
+    /// Another one with that question. It waits as long as the client that may have it answered first.
+    fn join(&mut self, at: usize, address: IpAddr, asker: u16, now: Tick) {
+        let waiting = &mut self.waiting[at];
+        if !waiting.askers.contains(&asker) {
+            waiting.askers.push(asker);
+        }
+        let (before, is_open) = (waiting.client, waiting.basic.is_some());
+        let known = self.clients.iter().find(|client| client.address == neighbourhood(address));
+        let due = known.map_or(now, |client| client.due(now));
+        if is_open && due.max(now) < self.clients[before].due(now) {
+            let client = self.client(address, now);
+            self.clients[client].waiting += 1;
+            self.clients[before].waiting -= 1;
+            self.waiting[at].client = client;
+        }
     }
 
     /// Makes room for one more question of `client`: a few that ask much lock nobody out. `None` if it has the largest share
@@ -407,6 +422,31 @@ mod tests {
         assert_eq!(scene.ask_for("a", "10.0.0.1", 0), Asked::Waits);
         scene.answers("a", true);
         assert_eq!(scene.queue.clients.len(), 1);
+    }
+
+    #[test]
+    fn who_asks_the_same_as_one_that_was_wrong_does_not_wait_with_it() {
+        let mut scene = Scene::new();
+        scene.is_wrong("10.0.0.1");
+        scene.ask("a", "10.0.0.1");
+        scene.ask("b", "10.0.0.1");
+        assert_eq!(scene.next(), "in 100");
+        assert_eq!(scene.ask_for("a", "10.0.0.2", 3), Asked::Waits);
+        let shares =
+            |scene: &Scene| scene.queue.clients.iter().map(|client| client.waiting).collect::<Vec<_>>();
+        assert_eq!(shares(&scene), [1, 1]);
+        // Nor does it change anything that the slowed one asks again.
+        assert_eq!(scene.ask_for("a", "10.0.0.1", 5), Asked::Waits);
+        scene.queue.withdraw(scene.tag("a"), 5);
+        assert_eq!(scene.answers("a", false), [0, 3]);
+        assert_eq!(shares(&scene), [1, 0]);
+        // Both are slowed by now, the second as long as the first: nothing to be won.
+        scene.ask("b", "10.0.0.2");
+        assert_eq!(shares(&scene), [1, 0]);
+        assert_eq!(scene.next(), "in 100");
+        scene.queue.withdraw(scene.tag("b"), 0);
+        assert_eq!(shares(&scene), [0, 0]);
+        assert!(scene.queue.is_empty());
     }
 
     #[test]
