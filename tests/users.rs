@@ -301,6 +301,13 @@ fn equal_questions_are_asked_once_and_answers_are_remembered_by_all_loops() {
     assert!(together < 2 * one, "{together} ticks for 32 equal logins, {one} for one");
     let again = ticks_of(&proxy, || (0..32).for_each(|_| is_let_in(&proxy, &target, "alice")));
     assert!(again < one, "{again} ticks for 32 remembered logins, {one} for one");
+    let good = base64(b"alice:secret");
+    let spelt = ticks_of(&proxy, || {
+        for scheme in ["basic", "BASIC", "Basic ", "bAsIc   "] {
+            assert!(tunnel_with(&proxy, &target, &field(&format!("{scheme} {good}"))).is_ok());
+        }
+    });
+    assert!(spelt < one, "{spelt} ticks for 4 spellings of what is remembered, {one} for one login");
     // What is wrong is remembered, too.
     let wrong =
         || check_407(&tunnel_with(&proxy, &target, &shows("alice", "wrong")).err().unwrap().0, "wrong");

@@ -37,11 +37,11 @@ impl Tagger {
         Tagger(key)
     }
 
-    /// The tag of a field's value. Two halves of one keyed function that never see the same input: a keyed hash of 64 bits
+    /// The tag of what a client shows. Two halves of one keyed function that never see the same input: a keyed hash of 64 bits
     /// alone would be met by chance.
     #[must_use]
-    pub fn tag(&self, value: &[u8]) -> Tag {
-        let half = |which: u8| self.0.hash_one((which, value));
+    pub fn tag(&self, token: &[u8]) -> Tag {
+        let half = |which: u8| self.0.hash_one((which, token));
         Tag(half(0), half(1))
     }
 }

@@ -100,8 +100,8 @@ impl LoginDesk {
 
     /// Stands for the credentials, on all loops alike.
     #[must_use]
-    pub fn tag(&self, value: &[u8]) -> Tag {
-        self.tagger.tag(value)
+    pub fn tag(&self, token: &[u8]) -> Tag {
+        self.tagger.tag(token)
     }
 
     /// The loop `asker` wants to know. Waits for nothing.

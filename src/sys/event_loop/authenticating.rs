@@ -40,11 +40,12 @@ impl Door {
         now: Tick,
     ) -> Option<Login> {
         let Some(users) = users else { return Some(Login::Needless) };
-        let tag = self.desk.tag(value);
+        let Some(token) = credentials::token(value) else { return Some(Login::Wrong) };
+        let tag = self.desk.tag(token);
         if let Some(verdict) = self.known.find(tag, now) {
             return Some(login(verdict));
         }
-        let Some(basic) = credentials::basic(value) else { return Some(Login::Wrong) };
+        let Some(basic) = credentials::decode(token) else { return Some(Login::Wrong) };
         if !self.is_awaited(tag) {
             let question = Question { tag, basic, users: Arc::clone(users) };
             match self.desk.ask(question, client, self.number) {
