@@ -594,6 +594,28 @@ fn many_users_behind_one_address_are_all_let_in() {
     assert_eq!(good.count(), USERS);
 }
 
+/// Of the slowest kinds: over 2 s of any machine. It is nobody's hash.
+#[test]
+fn a_slow_hash_is_warned_of_once() {
+    const COST: &str = if cfg!(debug_assertions) { "$14$" } else { "$16$" };
+    let (proxy, _file) = proxy_for(&[("alice", &SLOW.replace(&SLOW[3..7], COST))], &[]);
+    let is_warning = |line: &str| line.contains("--users: one login took ");
+    let mut clients = Vec::new();
+    // The second one begins when the first is told of, if it was.
+    for password in ["one", "two"] {
+        let mut client = proxy.client();
+        client.send(connect("127.0.0.1:443", &shows("alice", password)));
+        clients.push(client);
+    }
+    let line = proxy.log.wait("the warning", is_warning);
+    assert!(line.contains("WARN") && line.contains("bcrypt costs of 10 to 12"), "{line}");
+    for mut client in clients {
+        // Or 503, where a machine takes longer.
+        assert!([407, 503].contains(&client.read_head().status));
+    }
+    assert_eq!(proxy.log.all().iter().filter(|line| is_warning(line)).count(), 1);
+}
+
 // One client's share of the sessions.
 
 #[test]

@@ -16,6 +16,8 @@ use crate::proto::users::Users;
 
 /// A thread that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(30);
+/// A hash that takes longer holds up the logins behind it, and is told of.
+const SLOW: Duration = Duration::from_secs(2);
 /// By so much it stands behind the loops when they want the same core: a third of what one of them gets.
 const NICE: i32 = 5;
 
@@ -33,6 +35,8 @@ struct State {
     recent: Logins,
     /// What those were answered from.
     users: Option<Arc<Users>>,
+    /// Of which it was told that a hash is slow.
+    slow: Option<Arc<Users>>,
     loops: Vec<Arc<Mailbox>>,
     helper: Helper,
 }
@@ -78,6 +82,7 @@ impl LoginDesk {
             queue: LoginQueue::default(),
             recent: Logins::new(RECENT_LOGINS_MAX),
             users: None,
+            slow: None,
             loops: Vec::new(),
             helper: Helper::Absent,
         };
@@ -185,8 +190,17 @@ impl LoginDesk {
 
     /// Takes as long as it takes. No lock is held meanwhile.
     fn answer(&self, question: &Question) {
+        let begun = Instant::now();
         let verdict = question.users.verify(&question.basic.user, &question.basic.password);
+        let took = begun.elapsed();
         let mut state = self.lock();
+        if took > SLOW && !state.slow.as_ref().is_some_and(|users| Arc::ptr_eq(users, &question.users)) {
+            state.slow = Some(Arc::clone(&question.users));
+            log::warn!(
+                "--users: one login took {} s to verify, and others wait behind it: bcrypt costs of 10 to 12 are enough",
+                took.as_secs()
+            );
+        }
         let now = self.now();
         if state.users.as_ref().is_some_and(|users| Arc::ptr_eq(users, &question.users)) {
             state.recent.remember(question.tag, verdict.clone(), now);
