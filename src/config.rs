@@ -222,6 +222,13 @@ impl Sources {
     }
 }
 
+/// Numbers that follow from `--buffer-memory` where they are not given.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    loops: Option<usize>,
+    max_sessions: Option<usize>,
+}
+
 /// Everything that can be set, complete and checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -229,6 +236,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Event loops, one thread each.
     pub loops: usize,
+    /// Of both numbers, what was given.
+    asked: Asked,
     /// Clients and destinations; see [`Config::rules`].
     pub policy: RuleSet,
     /// `--deny-file`, in order.
@@ -279,11 +288,13 @@ impl Config {
                 kept.push(option);
             }
         };
-        keep(self.loops != in_force.loops, "loops");
-        keep(self.max_sessions != in_force.max_sessions, "max-sessions");
+        // What nobody asked for follows from the memory, and is nothing to be told of.
+        keep(self.asked.loops != in_force.asked.loops, "loops");
+        keep(self.asked.max_sessions != in_force.asked.max_sessions, "max-sessions");
         keep(self.max_sessions_per_client != in_force.max_sessions_per_client, "max-sessions-per-client");
         keep(self.buffer_memory_bytes != in_force.buffer_memory_bytes, "buffer-memory");
         keep(self.verbosity != in_force.verbosity, "verbose and --quiet");
+        self.asked = in_force.asked;
         self.loops = in_force.loops;
         self.max_sessions = in_force.max_sessions;
         self.max_sessions_per_client = in_force.max_sessions_per_client;
@@ -299,8 +310,12 @@ impl Config {
             None => DEFAULT_BUFFER_MEMORY_BYTES,
         };
         let users = text(given, "users", A_FILE)?.map(PathBuf::from);
-        let memory = Memory { bytes: buffer_memory_bytes, has_users: users.is_some() };
-        let max_sessions = number(given, "max-sessions", MAX_SESSIONS)?.unwrap_or(memory.sessions());
+        let memory = Memory(buffer_memory_bytes);
+        let asked = Asked {
+            loops: number(given, "loops", MAX_LOOPS)?,
+            max_sessions: number(given, "max-sessions", MAX_SESSIONS)?,
+        };
+        let max_sessions = asked.max_sessions.unwrap_or(memory.sessions());
         let nameservers = each(given, "nameserver", nameserver)?;
         let times = |flag: &str| i8::try_from(given.all(flag).count()).unwrap_or(i8::MAX);
         Ok(Config {
@@ -309,7 +324,8 @@ impl Config {
             allow_files: files(given, "allow-file")?,
             users,
             listen,
-            loops: number(given, "loops", MAX_LOOPS)?.unwrap_or_else(|| memory.one_per_core(max_sessions)),
+            loops: asked.loops.unwrap_or_else(|| memory.one_per_core(max_sessions)),
+            asked,
             nameservers: (!nameservers.is_empty()).then_some(nameservers),
             hosts: text(given, "hosts", A_FILE)?.map(PathBuf::from),
             families: families(given)?,

@@ -411,3 +411,18 @@ fn reloads_under_load_lose_no_tunnel_and_no_request() {
     }
     println!("{requests:?} requests and {tunnels:?} tunnels beside 20 reloads");
 }
+
+#[test]
+fn users_are_added_with_the_least_memory() {
+    let conf = format!("{ALLOWED}buffer-memory 2M\n");
+    let (scene, origin) = (Scene::new(&conf, &[]), Origin::echo());
+    assert_eq!(connect(scene.proxy.addr, origin.addr), 200);
+    // `htpasswd -nbs alice secret`
+    scene.dir.write("users", "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n");
+    scene.reload(&format!("{conf}users {}\n", scene.dir.option("users")));
+    until("all loops to follow", || {
+        (0..8).all(|_| connect(scene.proxy.addr, origin.addr) == 407).then_some(())
+    });
+    let log = scene.proxy.log.all();
+    assert!(!log.iter().any(|line| line.contains("needs a restart")), "{log:?}");
+}

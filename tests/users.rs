@@ -301,6 +301,13 @@ fn equal_questions_are_asked_once_and_answers_are_remembered_by_all_loops() {
     assert!(together < 2 * one, "{together} ticks for 32 equal logins, {one} for one");
     let again = ticks_of(&proxy, || (0..32).for_each(|_| is_let_in(&proxy, &target, "alice")));
     assert!(again < one, "{again} ticks for 32 remembered logins, {one} for one");
+    let good = base64(b"alice:secret");
+    let spelt = ticks_of(&proxy, || {
+        for scheme in ["basic", "BASIC", "Basic ", "bAsIc   "] {
+            assert!(tunnel_with(&proxy, &target, &field(&format!("{scheme} {good}"))).is_ok());
+        }
+    });
+    assert!(spelt < one, "{spelt} ticks for 4 spellings of what is remembered, {one} for one login");
     // What is wrong is remembered, too.
     let wrong =
         || check_407(&tunnel_with(&proxy, &target, &shows("alice", "wrong")).err().unwrap().0, "wrong");
@@ -333,6 +340,51 @@ fn a_reload_lets_new_users_in_and_keeps_removed_ones_out() {
     for client in &mut standing {
         client.echo(b"tunnels go on");
     }
+}
+
+#[test]
+fn a_reload_costs_users_that_stay_nothing() {
+    const USERS: usize = 30;
+    let names: Vec<String> = (0..USERS).map(|at| format!("user{at}")).collect();
+    let stay: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), BCRYPT)).collect();
+    let dir = TempDir::new();
+    dir.write("users", lines(&[&stay[..], &[("changes", SHA)]].concat()));
+    let proxy = Proxy::open(&["--users", &dir.option("users"), "--loops", "2"]);
+    let origin = origin();
+    let target = url(origin.addr, "/");
+    let get = |wire: &mut Wire, user: &str| wire.send(request("GET", &target, &shows(user, "secret")));
+    let mut wires: Vec<Wire> = names.iter().map(|_| proxy.wire()).collect();
+    let mut all = || {
+        let mut good = 0;
+        for (wire, name) in wires.iter_mut().zip(&names) {
+            get(wire, name);
+        }
+        for wire in &mut wires {
+            good += usize::from(wire.read_response("GET").status() == 200);
+        }
+        good
+    };
+    assert_eq!(all(), USERS);
+    let is_in = |user: &str| {
+        let mut wire = proxy.wire();
+        get(&mut wire, user);
+        wire.read_head().status() == 200
+    };
+    let first = ticks_of(&proxy, || assert!(!is_in("nobody")));
+    let mut answered = 0;
+    let reloads = ticks_of(&proxy, || {
+        for (round, new) in ["anna", "berta", "clara"].into_iter().enumerate() {
+            dir.replace("users", lines(&[&[(new, SHA), ("changes", APR1)], &stay[..]].concat()));
+            proxy.signal(Signal::HUP);
+            // Before, while and after the loops follow.
+            answered += all();
+            until("both loops to follow", || (0..8).all(|_| is_in(new)).then_some(()));
+            answered += all();
+            assert_eq!(answered, 2 * (round + 1) * USERS);
+        }
+    });
+    assert!(is_in("changes"), "its new hash is of the same password");
+    assert!(reloads < USERS as u64 * first.max(1), "{reloads} ticks for three reloads, {first} for one hash");
 }
 
 /// Computed with the old file, asked for under the new one.
@@ -405,7 +457,7 @@ fn fifty_fresh_logins_leave_a_tunnel_alone() {
     let logins = {
         let (over, target) = (Arc::clone(&over), target.clone());
         std::thread::spawn(move || {
-            // All at once: each waits for its answer behind those of the others, and 16 of one address are let wait.
+            // All at once: each waits for its answer behind those of the others.
             let address = |at: usize| format!("127.0.0.{}", 2 + at % 10);
             let started = Instant::now();
             let mut open: Vec<(usize, Wire)> = Vec::new();
@@ -461,10 +513,15 @@ fn a_flood_of_wrong_passwords_slows_only_its_own_address() {
     is_let_in(&proxy, &target, "bob");
     let refused = Arc::new(AtomicUsize::new(0));
     let busy = Arc::new(AtomicUsize::new(0));
+    let guess = |password: &str| {
+        let mut wire = Wire::dial_from("127.0.0.2", proxy.addr);
+        wire.send(connect(&target, &shows("alice", password)));
+        wire
+    };
+    check_407(&guess("the first").read_last_refusal(), "wrong");
     let mut flood = Vec::new();
     for at in 0..FLOOD {
-        let mut wire = Wire::dial_from("127.0.0.2", proxy.addr);
-        wire.send(connect(&target, &shows("alice", &format!("guess {at}"))));
+        let mut wire = guess(&format!("guess {at}"));
         let (refused, busy) = (Arc::clone(&refused), Arc::clone(&busy));
         flood.push(std::thread::spawn(move || {
             let (raw, _) = wire.read_rest();
@@ -491,6 +548,72 @@ fn a_flood_of_wrong_passwords_slows_only_its_own_address() {
     for thread in flood {
         thread.join().unwrap();
     }
+}
+
+/// More guesses than there are places, from addresses that were not wrong before.
+#[test]
+fn a_flood_from_many_addresses_locks_nobody_out() {
+    const ADDRESSES: usize = 18;
+    const EACH: usize = 18;
+    const HONEST: usize = 20;
+    let names: Vec<String> = (0..HONEST).map(|at| format!("user{at}")).collect();
+    let users: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), APR1)).collect();
+    let (proxy, _file) = proxy_for(&users, &[]);
+    let origin = Origin::echo();
+    let target = origin.addr.to_string();
+    let ask = |address: String, fields: &str| {
+        let mut wire = Wire::dial_from(&address, proxy.addr);
+        wire.send(connect(&target, fields));
+        wire
+    };
+    let flood: Vec<Wire> = (0..ADDRESSES * EACH)
+        .map(|at| ask(format!("127.0.1.{}", at % ADDRESSES), &shows("user0", &format!("guess {at}"))))
+        .collect();
+    let is_busy = |line: &str| line.contains(" 503 ") || line.contains(" 429 ");
+    proxy.access.wait("the places to be taken", is_busy);
+    let mut honest: Vec<Wire> =
+        (0..HONEST).map(|at| ask(format!("127.0.2.{at}"), &shows(&names[at], "secret"))).collect();
+    let good = honest.iter_mut().filter_map(|wire| (wire.read_head().status() == 200).then_some(()));
+    assert_eq!(good.count(), HONEST);
+    drop(flood);
+}
+
+#[test]
+fn many_users_behind_one_address_are_all_let_in() {
+    const USERS: usize = 40;
+    let names: Vec<String> = (0..USERS).map(|at| format!("user{at}")).collect();
+    let users: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), BCRYPT_8)).collect();
+    let (proxy, _file) = proxy_for(&users, &[]);
+    let origin = Origin::echo();
+    let target = origin.addr.to_string();
+    let mut clients: Vec<Client> = names.iter().map(|_| proxy.client()).collect();
+    for (client, name) in clients.iter_mut().zip(&names) {
+        client.send(connect(&target, &shows(name, "secret")));
+    }
+    let good = clients.iter_mut().filter_map(|client| (client.read_head().status == 200).then_some(()));
+    assert_eq!(good.count(), USERS);
+}
+
+/// Of the slowest kinds: over 2 s of any machine. It is nobody's hash.
+#[test]
+fn a_slow_hash_is_warned_of_once() {
+    const COST: &str = if cfg!(debug_assertions) { "$14$" } else { "$16$" };
+    let (proxy, _file) = proxy_for(&[("alice", &SLOW.replace(&SLOW[3..7], COST))], &[]);
+    let is_warning = |line: &str| line.contains("--users: one login took ");
+    let mut clients = Vec::new();
+    // The second one begins when the first is told of, if it was.
+    for password in ["one", "two"] {
+        let mut client = proxy.client();
+        client.send(connect("127.0.0.1:443", &shows("alice", password)));
+        clients.push(client);
+    }
+    let line = proxy.log.wait("the warning", is_warning);
+    assert!(line.contains("WARN") && line.contains("bcrypt costs of 10 to 12"), "{line}");
+    for mut client in clients {
+        // Or 503, where a machine takes longer.
+        assert!([407, 503].contains(&client.read_head().status));
+    }
+    assert_eq!(proxy.log.all().iter().filter(|line| is_warning(line)).count(), 1);
 }
 
 // One client's share of the sessions.

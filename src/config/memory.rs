@@ -64,17 +64,14 @@ impl Config {
     }
 }
 
-/// `--buffer-memory`, and whether a part of it is for users.
+/// `--buffer-memory`. What follows from it leaves room for users, whether there are any or not: a reload may bring them.
 #[derive(Clone, Copy)]
-pub(super) struct Memory {
-    pub(super) bytes: u64,
-    pub(super) has_users: bool,
-}
+pub(super) struct Memory(pub(super) u64);
 
 impl Memory {
     /// As many sessions as it is good for, so that one loop can serve them.
     pub(super) fn sessions(self) -> usize {
-        let sessions = (self.bytes / BUFFER_BYTES_PER_SESSION).min(self.left_for(1) / SESSION_BYTES);
+        let sessions = (self.0 / BUFFER_BYTES_PER_SESSION).min(self.left_for(1) / SESSION_BYTES);
         usize::try_from(sessions).unwrap_or(MAX_SESSIONS).min(MAX_SESSIONS)
     }
 
@@ -88,15 +85,14 @@ impl Memory {
 
     /// What is not for the loops, or for the verifying of credentials.
     fn left_for(self, loops: u64) -> u64 {
-        let desk_bytes = if self.has_users { LOGIN_DESK_BYTES } else { 0 };
-        self.bytes.saturating_sub(desk_bytes + loops * self.loop_bytes())
+        self.0.saturating_sub(LOGIN_DESK_BYTES + loops * self.loop_bytes())
     }
 
     /// What a single loop needs.
     fn loop_bytes(self) -> u64 {
-        let cache_bytes = MAX_CACHE_BYTES.min(self.bytes / 32);
-        let idle_bytes = idle_connections(self.bytes, 1) * IDLE_BYTES as u64;
-        let logins_bytes = if self.has_users { logins(self.bytes, 1) * LOGIN_BYTES as u64 } else { 0 };
+        let cache_bytes = MAX_CACHE_BYTES.min(self.0 / 32);
+        let idle_bytes = idle_connections(self.0, 1) * IDLE_BYTES as u64;
+        let logins_bytes = logins(self.0, 1) * LOGIN_BYTES as u64;
         MIN_RINGS_PER_LOOP * RING_BYTES as u64 + LOOP_BYTES + cache_bytes + idle_bytes + logins_bytes
     }
 }

@@ -304,7 +304,6 @@ fn small_choices() {
     for (text, bytes) in [("2M", 2 << 20), ("2097152", 2 << 20), ("4096k", 4 << 20), ("1G", 1 << 30)] {
         assert_eq!(config(&["--buffer-memory", text]).buffer_memory_bytes, bytes, "{text}");
     }
-    assert_eq!(config(&["--buffer-memory", "2M"]).max_sessions, 341);
     assert_eq!(config(&["--buffer-memory", "1024G"]).max_sessions, MAX_SESSIONS);
     for (value, target) in [
         ("off", AccessLogTarget::Off),
@@ -359,10 +358,21 @@ fn users_take_a_part_of_the_memory() {
     let rings =
         |args: &[&str]| config(&[&["-n", "1", "--max-sessions", "9"], args].concat()).ring_bytes_per_loop();
     assert_eq!(rings(&[]) - rings(&["--users", "x"]), LOGIN_DESK_BYTES + 4096 * LOGIN_BYTES as u64);
-    // Where there is plenty, they do not change how many sessions there may be.
+    // They do not change how many sessions there may be.
     assert_eq!(config(&["--users", "x"]).max_sessions, 10_922);
-    let least = config(&["--buffer-memory", "2M", "--users", "x"]);
-    assert!((200..341).contains(&least.max_sessions), "{}", least.max_sessions);
+    let least = config(&["--buffer-memory", "2M", "--users", "x"]).max_sessions;
+    assert!((200..341).contains(&least), "{least}");
+    assert_eq!(config(&["--buffer-memory", "2M"]).max_sessions, least);
+}
+
+#[test]
+fn users_can_be_added_while_it_runs() {
+    for memory in ["2M", "3M", "4M", "8M", "64M"] {
+        let in_force = config(&["--buffer-memory", memory]);
+        let mut next = config(&["--buffer-memory", memory, "--users", "x"]);
+        assert_eq!(next.keep_fixed(&in_force), [""; 0], "{memory}");
+        assert!(next.check_memory().is_ok(), "{memory}");
+    }
 }
 
 #[test]
@@ -478,4 +488,12 @@ fn what_cannot_change_while_it_runs_stays() {
     );
     assert_eq!(next.timeouts.grace_ms, 7_000);
     assert_eq!(next.keep_fixed(&in_force), [""; 0]);
+    // What nobody gave is not said to stay.
+    let in_force = config(&["--buffer-memory", "2M"]);
+    let mut next = config(&["--buffer-memory", "1G"]);
+    assert_eq!(next.keep_fixed(&in_force), ["buffer-memory"]);
+    assert_eq!((next.loops, next.max_sessions), (in_force.loops, in_force.max_sessions));
+    // What is not given any more is.
+    let in_force = config(&["--max-sessions", "100"]);
+    assert_eq!(config(&[]).keep_fixed(&in_force), ["max-sessions"]);
 }

@@ -214,7 +214,8 @@ Limits
       --max-sessions N        over all loops, at most {sessions}
                               [one per {per_session} bytes of --buffer-memory]
       --max-sessions-per-client N
-                              for one client address [none]
+                              for one client address, an IPv6 one by itself
+                              [none]
       --buffer-memory BYTES   ceiling for all storage that clients can make grow,
                               at least 2M; K, M and G are understood [{memory}M]
 

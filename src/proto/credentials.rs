@@ -19,16 +19,25 @@ impl fmt::Debug for Basic {
     }
 }
 
-/// Reads the value of a `Proxy-Authorization` field: `Basic`, in whatever case, and behind white space one
-/// token68 (RFC 9110 11.4) with the padding that it must have.
+/// Reads the value of a `Proxy-Authorization` field: a [`token`] in base64, with the padding that it must have.
 #[must_use]
 pub fn basic(value: &[u8]) -> Option<Basic> {
+    decode(token(value)?)
+}
+
+/// What stands behind `Basic`, in whatever case, and white space (RFC 9110 11.4): where it is equal, so are the credentials,
+/// and nowhere else.
+#[must_use]
+pub fn token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
     // RFC 9110 11.4 writes one or more spaces; a tab is none.
     let token = rest.get(rest.iter().position(|&byte| byte != b' ')?..)?;
-    if !scheme.eq_ignore_ascii_case(SCHEME) || token.len() == rest.len() {
-        return None;
-    }
+    (scheme.eq_ignore_ascii_case(SCHEME) && token.len() < rest.len()).then_some(token)
+}
+
+/// The credentials in a [`token`].
+#[must_use]
+pub fn decode(token: &[u8]) -> Option<Basic> {
     let mut user = base64::decode(token)?;
     let password = user.split_off(user.iter().position(|&byte| byte == b':')? + 1);
     user.pop();
@@ -58,6 +67,7 @@ mod tests {
     fn the_scheme_has_no_case_and_the_first_colon_counts() {
         for value in ["Basic YTpi", "basic YTpi", "BASIC   YTpi"] {
             assert_eq!(read(value), Some((b"a".to_vec(), b"b".to_vec())), "{value}");
+            assert_eq!(token(value.as_bytes()), Some(&b"YTpi"[..]), "{value}");
         }
         assert_eq!(read("Basic YTpiOmM="), Some((b"a".to_vec(), b"b:c".to_vec())));
         assert_eq!(read("Basic YTo="), Some((b"a".to_vec(), Vec::new())));

@@ -11,7 +11,7 @@ use super::users::Users;
 
 /// Questions in all. Each is [`QUESTION_BYTES`] at most; with hashes of 50 ms the last of them is answered just in time.
 pub const QUESTIONS_MAX: usize = 256;
-/// Questions of one client.
+/// Questions of one client that was wrong lately. Many that were not may share an address.
 pub const QUESTIONS_PER_CLIENT: usize = 16;
 /// Clients that are known: those that have asked, and those that were wrong lately.
 pub const CLIENTS_MAX: usize = 2 * QUESTIONS_MAX;
@@ -34,7 +34,7 @@ const _: () = assert!(CLIENTS_MAX > QUESTIONS_MAX, "a client that asks always fi
 
 /// Credentials that are to be verified.
 pub struct Question {
-    /// Stands for the credentials and for the users file.
+    /// Stands for the credentials.
     pub tag: Tag,
     /// What was shown.
     pub basic: Basic,
@@ -43,14 +43,27 @@ pub struct Question {
 }
 
 /// What became of a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Asked {
     /// It waits for its turn, or for the answer to the same question.
     Waits,
+    /// So it does, in the place of another one.
+    WaitsInstead(PushedOut),
     /// [`QUESTIONS_MAX`] wait already.
     QueueFull,
-    /// [`QUESTIONS_PER_CLIENT`] of this client wait already.
+    /// [`QUESTIONS_PER_CLIENT`] of this client wait already, or so many that nobody has more and all places are taken.
     ClientFull,
+}
+
+/// A question that is not answered: the last one of the client that has most, when there was no room.
+#[derive(Debug, PartialEq)]
+pub struct PushedOut {
+    /// As it was in [`Question::tag`].
+    pub tag: Tag,
+    /// As they were in [`Question::users`].
+    pub users: Arc<Users>,
+    /// Who waits for it in vain.
+    pub askers: Vec<u16>,
 }
 
 /// What is to be done.
@@ -75,8 +88,10 @@ pub struct LoginQueue {
 
 struct Waiting {
     tag: Tag,
+    /// With another users file it is another question.
+    users: Arc<Users>,
     /// Until it is being answered.
-    question: Option<Question>,
+    basic: Option<Basic>,
     /// Position in [`LoginQueue::clients`].
     client: usize,
     /// Loops that wait for the answer.
@@ -88,7 +103,7 @@ struct Client {
     address: u128,
     /// Questions of it.
     waiting: usize,
-    /// When it had its last turn.
+    /// When it had its last turn; of one that is new, when it came. So all that are new stand behind one that has waited.
     turn: u64,
     failures: u8,
     failed_at: Tick,
@@ -98,39 +113,48 @@ impl LoginQueue {
     /// The loop `asker` wants to know.
     pub fn ask(&mut self, question: Question, client: IpAddr, asker: u16, now: Tick) -> Asked {
         let tag = question.tag;
-        if let Some(same) = self.waiting.iter_mut().find(|waiting| waiting.tag == tag) {
-            if !same.askers.contains(&asker) {
-                same.askers.push(asker);
-            }
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.is(tag, &question.users)) {
+            self.join(at, client, asker, now);
             return Asked::Waits;
         }
-        if self.waiting.len() >= QUESTIONS_MAX {
-            return Asked::QueueFull;
-        }
         let client = self.client(client, now);
-        if self.clients[client].waiting >= QUESTIONS_PER_CLIENT {
+        let Client { waiting, .. } = self.clients[client];
+        if waiting >= QUESTIONS_PER_CLIENT && self.clients[client].failures(now) > 0 {
             return Asked::ClientFull;
         }
+        let mut asked = Asked::Waits;
+        if self.waiting.len() >= QUESTIONS_MAX {
+            match self.push_out(client, now) {
+                Some(out) => asked = Asked::WaitsInstead(out),
+                None if waiting > 0 => return Asked::ClientFull,
+                None => return Asked::QueueFull,
+            }
+        }
         self.clients[client].waiting += 1;
-        self.waiting.push(Waiting { tag, question: Some(question), client, askers: vec![asker] });
-        Asked::Waits
+        let Question { tag, basic, users } = question;
+        self.waiting.push(Waiting { tag, users, basic: Some(basic), client, askers: vec![asker] });
+        asked
     }
 
-    /// The loop does not want to know any more. A question that nobody asks is not answered.
+    /// The loop does not want to know any more, by whatever users file. A question that nobody asks is not answered.
     pub fn withdraw(&mut self, tag: Tag, asker: u16) {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.tag == tag) else { return };
-        let waiting = &mut self.waiting[at];
-        waiting.askers.retain(|&other| other != asker);
-        // What is being answered keeps its place until it is.
-        if waiting.askers.is_empty() && waiting.question.is_some() {
-            self.remove(at);
+        for at in (0..self.waiting.len()).rev() {
+            let waiting = &mut self.waiting[at];
+            if waiting.tag != tag {
+                continue;
+            }
+            waiting.askers.retain(|&other| other != asker);
+            // What is being answered keeps its place until it is.
+            if waiting.askers.is_empty() && waiting.basic.is_some() {
+                self.remove(at);
+            }
         }
     }
 
     /// The first question of the client whose last turn was longest ago, among those that need not wait.
     pub fn next(&mut self, now: Tick) -> Next {
         let clients = &self.clients;
-        let open = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.question.is_some());
+        let open = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.basic.is_some());
         let due = |at: usize| clients[at].due(now);
         let ready = open.clone().filter(|(_, waiting)| due(waiting.client) <= now);
         // The first of several that are equal: the order of arrival.
@@ -140,12 +164,14 @@ impl LoginQueue {
         self.turns += 1;
         let waiting = &mut self.waiting[at];
         self.clients[waiting.client].turn = self.turns;
-        waiting.question.take().map_or(Next::Nothing, Next::Verify)
+        let (tag, users) = (waiting.tag, Arc::clone(&waiting.users));
+        waiting.basic.take().map_or(Next::Nothing, |basic| Next::Verify(Question { tag, basic, users }))
     }
 
     /// The answer to a question that [`LoginQueue::next`] has handed out. Returns who waits for it.
-    pub fn answered(&mut self, tag: Tag, is_right: bool, now: Tick) -> Vec<u16> {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.tag == tag) else { return Vec::new() };
+    pub fn answered(&mut self, tag: Tag, users: &Arc<Users>, is_right: bool, now: Tick) -> Vec<u16> {
+        let same = |waiting: &Waiting| waiting.is(tag, users);
+        let Some(at) = self.waiting.iter().position(same) else { return Vec::new() };
         let waiting = self.remove(at);
         if !is_right {
             let client = &mut self.clients[waiting.client];
@@ -167,13 +193,45 @@ impl LoginQueue {
         waiting
     }
 
+    /// Another one with that question. It waits as long as the client that may have it answered first.
+    fn join(&mut self, at: usize, address: IpAddr, asker: u16, now: Tick) {
+        let waiting = &mut self.waiting[at];
+        if !waiting.askers.contains(&asker) {
+            waiting.askers.push(asker);
+        }
+        let (before, is_open) = (waiting.client, waiting.basic.is_some());
+        let known = self.clients.iter().find(|client| client.address == neighbourhood(address));
+        let due = known.map_or(now, |client| client.due(now));
+        if is_open && due.max(now) < self.clients[before].due(now) {
+            let client = self.client(address, now);
+            self.clients[client].waiting += 1;
+            self.clients[before].waiting -= 1;
+            self.waiting[at].client = client;
+        }
+    }
+
+    /// Makes room for one more question of `client`: a few that ask much lock nobody out. `None` if it has the largest share
+    /// itself.
+    fn push_out(&mut self, client: usize, now: Tick) -> Option<PushedOut> {
+        let share = |at: usize| (self.clients[at].waiting, self.clients[at].failures(now));
+        let open = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.basic.is_some());
+        // The last of several that are equal.
+        let (at, last) = open.max_by_key(|(_, waiting)| share(waiting.client))?;
+        let (waiting, failures) = share(client);
+        if (waiting + 1, failures) >= share(last.client) {
+            return None;
+        }
+        let Waiting { tag, users, askers, .. } = self.remove(at);
+        Some(PushedOut { tag, users, askers })
+    }
+
     /// Where this client stands. One about which nothing need be known makes room, or else the one that was wrong least lately.
     fn client(&mut self, address: IpAddr, now: Tick) -> usize {
         let address = neighbourhood(address);
         if let Some(at) = self.clients.iter().position(|client| client.address == address) {
             return at;
         }
-        let fresh = Client { address, waiting: 0, turn: 0, failures: 0, failed_at: Tick(0) };
+        let fresh = Client { address, waiting: 0, turn: self.turns, failures: 0, failed_at: Tick(0) };
         let idle = self.clients.iter().enumerate().filter(|(_, client)| client.waiting == 0);
         let oldest = idle.min_by_key(|(_, client)| (client.failures(now), client.failed_at));
         match oldest {
@@ -186,6 +244,12 @@ impl LoginQueue {
                 self.clients.len() - 1
             }
         }
+    }
+}
+
+impl Waiting {
+    fn is(&self, tag: Tag, users: &Arc<Users>) -> bool {
+        self.tag == tag && Arc::ptr_eq(&self.users, users)
     }
 }
 
@@ -235,7 +299,7 @@ mod tests {
         }
 
         fn tag(&self, name: &str) -> Tag {
-            self.tagger.tag(&self.users, name.as_bytes())
+            self.tagger.tag(name.as_bytes())
         }
 
         fn ask_for(&mut self, name: &str, client: &str, asker: u16) -> Asked {
@@ -257,9 +321,21 @@ mod tests {
         }
 
         #[track_caller]
+        fn pushes_out(&mut self, name: &str, client: &str, other: &str) {
+            let out = PushedOut { tag: self.tag(other), users: Arc::clone(&self.users), askers: vec![0] };
+            assert_eq!(self.ask_for(name, client, 0), Asked::WaitsInstead(out));
+        }
+
+        /// That it was, lately.
+        fn is_wrong(&mut self, client: &str) {
+            self.ask("mistyped", client);
+            self.answers("mistyped", false);
+        }
+
+        #[track_caller]
         fn answers(&mut self, name: &str, is_right: bool) -> Vec<u16> {
             assert_eq!(self.next(), name);
-            self.queue.answered(self.tag(name), is_right, self.now)
+            self.queue.answered(self.tag(name), &self.users, is_right, self.now)
         }
     }
 
@@ -282,6 +358,24 @@ mod tests {
         }
         assert_eq!(scene.next(), "nothing");
         assert!(scene.queue.is_empty());
+    }
+
+    #[test]
+    fn new_clients_do_not_go_before_one_that_was_wrong_once() {
+        let mut scene = Scene::new();
+        scene.ask("mistyped", "10.0.0.1");
+        scene.answers("mistyped", false);
+        scene.ask("right", "10.0.0.1");
+        // As fast as they are answered, others come, each with an address of its own.
+        for at in 0..20 {
+            scene.ask(&format!("n{at}"), &format!("10.1.0.{at}"));
+        }
+        for at in 20..22 {
+            scene.answers(&format!("n{}", at - 20), false);
+            scene.now = scene.now.after(DELAY_MS / 2);
+            scene.ask(&format!("n{at}"), &format!("10.1.0.{at}"));
+        }
+        scene.answers("right", true);
     }
 
     #[test]
@@ -323,11 +417,36 @@ mod tests {
         // Even while it is being answered.
         assert_eq!(scene.ask_for("a", "10.0.0.1", 1), Asked::Waits);
         assert_eq!(scene.next(), "nothing");
-        assert_eq!(scene.queue.answered(scene.tag("a"), true, scene.now), [0, 3, 1]);
+        assert_eq!(scene.queue.answered(scene.tag("a"), &scene.users, true, scene.now), [0, 3, 1]);
         assert!(scene.queue.is_empty());
         assert_eq!(scene.ask_for("a", "10.0.0.1", 0), Asked::Waits);
         scene.answers("a", true);
         assert_eq!(scene.queue.clients.len(), 1);
+    }
+
+    #[test]
+    fn who_asks_the_same_as_one_that_was_wrong_does_not_wait_with_it() {
+        let mut scene = Scene::new();
+        scene.is_wrong("10.0.0.1");
+        scene.ask("a", "10.0.0.1");
+        scene.ask("b", "10.0.0.1");
+        assert_eq!(scene.next(), "in 100");
+        assert_eq!(scene.ask_for("a", "10.0.0.2", 3), Asked::Waits);
+        let shares =
+            |scene: &Scene| scene.queue.clients.iter().map(|client| client.waiting).collect::<Vec<_>>();
+        assert_eq!(shares(&scene), [1, 1]);
+        // Nor does it change anything that the slowed one asks again.
+        assert_eq!(scene.ask_for("a", "10.0.0.1", 5), Asked::Waits);
+        scene.queue.withdraw(scene.tag("a"), 5);
+        assert_eq!(scene.answers("a", false), [0, 3]);
+        assert_eq!(shares(&scene), [1, 0]);
+        // Both are slowed by now, the second as long as the first: nothing to be won.
+        scene.ask("b", "10.0.0.2");
+        assert_eq!(shares(&scene), [1, 0]);
+        assert_eq!(scene.next(), "in 100");
+        scene.queue.withdraw(scene.tag("b"), 0);
+        assert_eq!(shares(&scene), [0, 0]);
+        assert!(scene.queue.is_empty());
     }
 
     #[test]
@@ -342,39 +461,88 @@ mod tests {
         assert_eq!(scene.next(), "a");
         scene.queue.withdraw(scene.tag("a"), 1);
         assert!(!scene.queue.is_empty(), "it is being answered");
-        assert_eq!(scene.queue.answered(scene.tag("a"), true, scene.now), [0; 0]);
+        assert_eq!(scene.queue.answered(scene.tag("a"), &scene.users, true, scene.now), [0; 0]);
         assert!(scene.queue.is_empty());
         assert_eq!(scene.queue.clients[0].waiting, 0);
     }
 
     #[test]
-    fn one_client_has_sixteen_places_and_all_together_have_more() {
+    fn with_another_users_file_it_is_another_question() {
         let mut scene = Scene::new();
+        scene.ask("a", "10.0.0.1");
+        assert_eq!(scene.next(), "a");
+        let old = Arc::clone(&scene.users);
+        scene.queue.withdraw(scene.tag("a"), 0);
+        scene.users = Scene::new().users;
+        scene.ask("a", "10.0.0.1");
+        assert_eq!(scene.queue.answered(scene.tag("a"), &old, true, scene.now), [0; 0]);
+        assert_eq!(scene.answers("a", false), [0]);
+        assert!(scene.queue.is_empty());
+    }
+
+    #[test]
+    fn who_was_wrong_has_sixteen_places_and_others_share_the_rest() {
+        let mut scene = Scene::new();
+        scene.is_wrong("10.0.0.1");
         for at in 0..QUESTIONS_PER_CLIENT {
             scene.ask(&format!("a{at}"), "10.0.0.1");
         }
         assert_eq!(scene.ask_for("one more", "10.0.0.1", 0), Asked::ClientFull);
         assert_eq!(scene.ask_for("one more", "::ffff:10.0.0.1", 0), Asked::ClientFull);
         assert_eq!(scene.ask_for("a3", "10.0.0.1", 7), Asked::Waits);
-        scene.answers("a0", true);
-        scene.ask("one more", "10.0.0.1");
         let left = QUESTIONS_MAX - QUESTIONS_PER_CLIENT;
         for at in 0..left {
+            scene.ask(&format!("b{at}"), "10.0.0.2");
+        }
+        assert_eq!(scene.ask_for("b", "10.0.0.2", 0), Asked::ClientFull);
+        // Somebody else finds room, in the place of the last that has most.
+        scene.pushes_out("c", "10.0.0.3", &format!("b{}", left - 1));
+        assert_eq!(scene.queue.waiting.len(), QUESTIONS_MAX);
+        scene.now = scene.now.after(DELAY_MS);
+        for name in ["a0", "b0", "c", "a1"] {
+            scene.answers(name, true);
+        }
+    }
+
+    #[test]
+    fn a_few_that_ask_much_lock_nobody_out() {
+        const MANY: usize = QUESTIONS_MAX / QUESTIONS_PER_CLIENT;
+        let mut scene = Scene::new();
+        for at in 0..QUESTIONS_MAX {
+            scene.ask(&format!("a{at}"), &format!("10.0.0.{}", at % MANY));
+        }
+        scene.answers("a0", false);
+        scene.ask("a0", "10.0.0.0");
+        // Who was wrong gives way first, and then each in turn.
+        scene.pushes_out("b0", "10.1.0.0", "a0");
+        for at in 1..20 {
+            scene.pushes_out(&format!("b{at}"), &format!("10.1.0.{at}"), &format!("a{}", QUESTIONS_MAX - at));
+        }
+        let turns: Vec<String> = (0..MANY + 20).map(|_| scene.next()).collect();
+        assert_eq!(turns.iter().filter(|name| name.starts_with('b')).count(), 20);
+    }
+
+    #[test]
+    fn where_each_has_one_place_who_was_wrong_gives_way() {
+        let mut scene = Scene::new();
+        scene.is_wrong("10.0.0.1");
+        scene.ask("wrong", "10.0.0.1");
+        for at in 1..QUESTIONS_MAX {
             // IPv6 clients are told apart by their networks.
-            scene.ask(&format!("b{at}"), &format!("2001:db8:{}:{}::1", at % 20, at % 5));
+            scene.ask(&format!("a{at}"), &format!("2001:db8:0:{at}::1"));
         }
-        assert_eq!(scene.ask_for("too much", "10.0.0.9", 0), Asked::QueueFull);
-        for at in 0..QUESTIONS_PER_CLIENT {
-            scene.queue.withdraw(scene.tag(&format!("b{}", 20 * at)), 0);
-        }
-        for at in 0..12 {
-            scene.ask(&format!("c{at}"), &format!("2001:db8::{at}"));
-        }
+        scene.pushes_out("b", "10.0.0.2", "wrong");
+        assert_eq!(scene.ask_for("c", "10.0.0.3", 0), Asked::QueueFull);
+        assert_eq!(scene.ask_for("a", "2001:db8:0:9::2", 0), Asked::ClientFull);
+        // What is being answered stays.
+        assert_eq!(scene.next(), "a1");
+        assert_eq!(scene.queue.waiting.len(), QUESTIONS_MAX);
     }
 
     #[test]
     fn an_ipv6_client_is_its_network() {
         let mut scene = Scene::new();
+        scene.is_wrong("2001:db8::1");
         for at in 0..QUESTIONS_PER_CLIENT {
             scene.ask(&format!("a{at}"), &format!("2001:db8::{at}:1"));
         }
@@ -438,7 +606,7 @@ mod tests {
                         let longest_ms = QUESTIONS_PER_CLIENT as u64 * (DELAY_MAX_MS + 6 * 50);
                         assert!(scene.now.since(since) <= longest_ms);
                         scene.now = scene.now.after(random(50));
-                        scene.queue.answered(tag, random(2) == 0, scene.now);
+                        scene.queue.answered(tag, &scene.users, random(2) == 0, scene.now);
                     }
                     Next::At(due) => {
                         assert!(due > scene.now && due <= scene.now.after(DELAY_MAX_MS));

@@ -22,7 +22,7 @@ const WRONG_SHARE: usize = 8;
 /// Whose the credentials are; nobody's if they are wrong.
 pub type Verdict = Option<Arc<str>>;
 
-/// 128 bits that stand for credentials shown to one users file.
+/// 128 bits that stand for credentials, whatever users file they are shown to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(u64, u64);
 
@@ -37,13 +37,11 @@ impl Tagger {
         Tagger(key)
     }
 
-    /// The tag of a field's value. Two halves of one keyed function that never see the same input: a keyed hash of 64 bits
-    /// alone would be met by chance. The users file goes by where it lies in memory, which nothing else does as long as it is
-    /// held: what was judged by another one has another tag.
+    /// The tag of what a client shows. Two halves of one keyed function that never see the same input: a keyed hash of 64 bits
+    /// alone would be met by chance.
     #[must_use]
-    pub fn tag(&self, users: &Arc<Users>, value: &[u8]) -> Tag {
-        let file = Arc::as_ptr(users).addr();
-        let half = |which: u8| self.0.hash_one((which, file, value));
+    pub fn tag(&self, token: &[u8]) -> Tag {
+        let half = |which: u8| self.0.hash_one((which, token));
         Tag(half(0), half(1))
     }
 }
@@ -79,10 +77,17 @@ impl Logins {
         memory.remember(tag, verdict, now);
     }
 
-    /// Another users file is in force.
-    pub fn forget(&mut self) {
-        self.good.sets = Vec::new();
+    /// Another users file is in force, or none. Users that have the same hash in both need not show anything anew; what was
+    /// wrong may be right now.
+    pub fn follow(&mut self, old: Option<&Users>, new: Option<&Users>) {
         self.wrong.sets = Vec::new();
+        let (Some(old), Some(new)) = (old, new) else {
+            self.good.sets = Vec::new();
+            return;
+        };
+        for set in &mut self.good.sets {
+            set.retain(|entry| entry.user.as_ref().is_some_and(|user| new.keeps(old, user)));
+        }
     }
 }
 
@@ -130,25 +135,19 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn users() -> Arc<Users> {
-        Arc::new(Users::parse(b"alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n").unwrap())
-    }
-
     fn alice() -> Verdict {
         Some("alice".into())
     }
 
     #[test]
-    fn a_tag_stands_for_every_byte_and_for_one_users_file() {
-        let (tagger, one, other) = (Tagger::new(RandomState::new()), users(), users());
-        let tag = tagger.tag(&one, b"Basic YQ==");
-        assert_eq!(tagger.tag(&one, b"Basic YQ=="), tag);
-        assert_eq!(tagger.clone().tag(&Arc::clone(&one), b"Basic YQ=="), tag);
+    fn a_tag_stands_for_every_byte() {
+        let tagger = Tagger::new(RandomState::new());
+        let tag = tagger.tag(b"Basic YQ==");
+        assert_eq!(tagger.clone().tag(b"Basic YQ=="), tag);
         for value in [&b"Basic YQ="[..], b"Basic YQ===", b"basic YQ==", b"", b"Basic YR=="] {
-            assert_ne!(tagger.tag(&one, value), tag);
+            assert_ne!(tagger.tag(value), tag);
         }
-        assert_ne!(tagger.tag(&other, b"Basic YQ=="), tag);
-        assert_ne!(Tagger::new(RandomState::new()).tag(&one, b"Basic YQ=="), tag);
+        assert_ne!(Tagger::new(RandomState::new()).tag(b"Basic YQ=="), tag);
         assert_ne!(tag.0, tag.1);
     }
 
@@ -211,13 +210,41 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_replaces_another_and_all_can_be_forgotten() {
+    fn a_verdict_replaces_another() {
         let mut logins = Logins::new(64);
         logins.remember(Tag(1, 1), alice(), Tick(0));
         logins.remember(Tag(1, 1), Some("bob".into()), Tick(1));
         assert_eq!(logins.find(Tag(1, 1), Tick(2)), Some(Some("bob".into())));
-        logins.remember(Tag(2, 1), None, Tick(1));
-        logins.forget();
-        assert_eq!((logins.find(Tag(1, 1), Tick(2)), logins.find(Tag(2, 1), Tick(2))), (None, None));
+    }
+
+    #[test]
+    fn another_users_file_leaves_who_is_the_same_in_both() {
+        const OF_A: &str = "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=";
+        const OF_B: &str = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
+        let file = |users: &[(&str, &str)]| {
+            let text: String = users.iter().map(|(name, hash)| format!("{name}:{hash}\n")).collect();
+            Users::parse(text.as_bytes()).unwrap()
+        };
+        let old = file(&[("stays", OF_A), ("goes", OF_A), ("changes", OF_A), ("moves", OF_B)]);
+        let new = file(&[("comes", OF_A), ("moves", OF_B), ("changes", OF_B), ("stays", OF_A)]);
+        let names = ["stays", "goes", "changes", "moves", "comes"];
+        let remembering = || {
+            let mut logins = Logins::new(1024);
+            for (tag, name) in (0..).zip(names) {
+                logins.remember(Tag(tag, 0), Some(name.into()), Tick(1));
+            }
+            logins.remember(Tag(9, 9), None, Tick(1));
+            logins
+        };
+        let mut logins = remembering();
+        logins.follow(Some(&old), Some(&new));
+        let known = (0..).zip(names).filter(|&(tag, _)| logins.find(Tag(tag, 0), Tick(2)).is_some());
+        assert_eq!(known.map(|(_, name)| name).collect::<Vec<_>>(), ["stays", "moves"]);
+        assert_eq!(logins.find(Tag(9, 9), Tick(2)), None);
+        for (old, new) in [(None, Some(&new)), (Some(&old), None)] {
+            let mut logins = remembering();
+            logins.follow(old, new);
+            assert!((0..5).all(|tag| logins.find(Tag(tag, 0), Tick(2)).is_none()));
+        }
     }
 }

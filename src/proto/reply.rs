@@ -264,7 +264,7 @@ impl Refusal {
             Refusal::LoginsBusy => {
                 "too many logins wait to be verified (256), or this one was not within 10 seconds".into()
             }
-            Refusal::ClientLoginsBusy => "too many logins of this client wait to be verified (16)".into(),
+            Refusal::ClientLoginsBusy => "too many logins of this client wait to be verified".into(),
             Refusal::ClientNotAllowed => "the client's address is not in --client".into(),
             Refusal::PortNotAllowed { port, option } => format!("port {port} is not in {option}").into(),
             Refusal::DeniedByRule { rule } => format!("{rule} names this destination").into(),
@@ -502,7 +502,7 @@ mod tests {
             (Refusal::NotAuthenticated(Credentials::Missing), 407, "http_request_denied", "no credentials"),
             (Refusal::NotAuthenticated(Credentials::Wrong), 407, "http_request_denied", "are wrong"),
             (Refusal::LoginsBusy, 503, "connection_limit_reached", "256"),
-            (Refusal::ClientLoginsBusy, 429, "connection_limit_reached", "16"),
+            (Refusal::ClientLoginsBusy, 429, "connection_limit_reached", "of this client"),
             (Refusal::ClientNotAllowed, 403, "http_request_denied", "--client"),
             (
                 Refusal::PortNotAllowed { port: 22, option: "--connect-port" },

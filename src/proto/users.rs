@@ -32,7 +32,7 @@ pub struct Users {
     /// Positions in `entries`, sorted by name.
     by_name: Vec<u16>,
     /// Makes an unknown user look like one of `entries`, and nobody can tell beforehand like which.
-    stand_ins: RandomState,
+    key: RandomState,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Users {
     /// The first line that is wrong. One bad line refuses the file: to leave out a user silently, or to let one in by
     /// a hash that somebody has mistyped, helps nobody.
     pub fn parse(text: &[u8]) -> Result<Users, BadUsers> {
-        let mut users = Users { entries: Vec::new(), by_name: Vec::new(), stand_ins: RandomState::new() };
+        let mut users = Users { entries: Vec::new(), by_name: Vec::new(), key: RandomState::new() };
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         if let Some(whole) = text.get(..MAX_FILE_BYTES).filter(|_| text.len() > MAX_FILE_BYTES) {
             let line = 1 + whole.iter().filter(|&&byte| byte == b'\n').count();
@@ -82,8 +82,8 @@ impl Users {
     /// The user's name as it is known, if there is such a user and this is the password.
     ///
     /// Takes from microseconds to seconds of CPU time: never called on a loop. An unknown user costs as much time as a wrong
-    /// password: the password is tried on another user's hash, always the same one for the same name as long as this value
-    /// lives, so that a file of different kinds does not give away who is in it either.
+    /// password: the password is tried on another user's hash, always the same one for the same name as long as that user
+    /// is there, so that a file of different kinds does not give away who is in it either.
     ///
     /// As with Apache, bcrypt takes the first 72 bytes of a password for the whole. A password with a NUL, or of more
     /// than [`MAX_PASSWORD_BYTES`], is wrong.
@@ -92,11 +92,31 @@ impl Users {
         if password.len() > MAX_PASSWORD_BYTES || password.contains(&0) {
             return None;
         }
+        // For a known user, too: it takes time.
+        let stand_in = black_box(self.stand_in(user));
         let known = self.find(user).ok();
-        let tried = known.or_else(|| self.stand_in(user));
+        let tried = known.or(stand_in);
         // The compiler may not find out that the result is of no use.
         let is_right = black_box(tried.map_or(&hash::NOBODY, |entry| &entry.hash).is_of(password));
         known.filter(|_| is_right).map(|entry| entry.name.clone())
+    }
+
+    /// From now on unknown users look like the same ones as by `old`, which this file replaces: who saw a name change its
+    /// time would know that there is no such user.
+    pub fn keep_key_of(&mut self, old: &Users) {
+        self.key.clone_from(&old.key);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn looks_like(&self, nobody: &str) -> Option<Arc<str>> {
+        self.stand_in(nobody.as_bytes()).map(|entry| Arc::clone(&entry.name))
+    }
+
+    /// Whether `name` is a user of both with the same hash: what was right by `old` is right by this one.
+    #[must_use]
+    pub fn keeps(&self, old: &Users, name: &str) -> bool {
+        let hash = |users: &Users| users.find(name.as_bytes()).ok().map(|entry| entry.hash.clone());
+        hash(self).is_some_and(|own| hash(old) == Some(own))
     }
 
     /// The line is trimmed.
@@ -128,10 +148,10 @@ impl Users {
         Ok(entry(&self.by_name[found]))
     }
 
-    /// None if there are no users.
+    /// None if there are no users. The one whose name makes the greatest keyed hash together with `user`: in another file it
+    /// is another one only if that user is gone, or a new one makes a greater.
     fn stand_in(&self, user: &[u8]) -> Option<&Entry> {
-        let at = self.stand_ins.hash_one(user).checked_rem(self.entries.len() as u64)?;
-        self.entries.get(at as usize)
+        self.entries.iter().max_by_key(|entry| self.key.hash_one((user, &*entry.name)))
     }
 }
 

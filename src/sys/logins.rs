@@ -7,15 +7,17 @@ use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::shared::{Mailbox, Message, spawn};
+use super::shared::{Judged, Mailbox, Message, spawn};
 use crate::config::RECENT_LOGINS_MAX;
-use crate::proto::login_queue::{Asked, LoginQueue, Next, Question};
+use crate::proto::login_queue::{Asked, LoginQueue, Next, PushedOut, Question};
 use crate::proto::logins::{Logins, Tag, Tagger, Verdict};
 use crate::proto::tick::Tick;
 use crate::proto::users::Users;
 
 /// A thread that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(30);
+/// A hash that takes longer holds up the logins behind it, and is told of.
+const SLOW: Duration = Duration::from_secs(2);
 /// By so much it stands behind the loops when they want the same core: a third of what one of them gets.
 const NICE: i32 = 5;
 
@@ -33,6 +35,8 @@ struct State {
     recent: Logins,
     /// What those were answered from.
     users: Option<Arc<Users>>,
+    /// Of which it was told that a hash is slow.
+    slow: Option<Arc<Users>>,
     loops: Vec<Arc<Mailbox>>,
     helper: Helper,
 }
@@ -49,8 +53,12 @@ enum Helper {
 pub enum Reply {
     /// The answer.
     Known(Verdict),
-    /// It comes by mail, or not at all.
-    Queue(Asked),
+    /// It comes by mail.
+    Waits,
+    /// It does not, as too much is asked.
+    QueueFull,
+    /// It does not, as this client asks too much.
+    ClientFull,
 }
 
 /// Never what is asked.
@@ -74,6 +82,7 @@ impl LoginDesk {
             queue: LoginQueue::default(),
             recent: Logins::new(RECENT_LOGINS_MAX),
             users: None,
+            slow: None,
             loops: Vec::new(),
             helper: Helper::Absent,
         };
@@ -96,8 +105,8 @@ impl LoginDesk {
 
     /// Stands for the credentials, on all loops alike.
     #[must_use]
-    pub fn tag(&self, users: &Arc<Users>, value: &[u8]) -> Tag {
-        self.tagger.tag(users, value)
+    pub fn tag(&self, token: &[u8]) -> Tag {
+        self.tagger.tag(token)
     }
 
     /// The loop `asker` wants to know. Waits for nothing.
@@ -106,19 +115,29 @@ impl LoginDesk {
         let now = self.now();
         let mut state = self.lock();
         if !state.users.as_ref().is_some_and(|users| Arc::ptr_eq(users, &question.users)) {
-            state.recent.forget();
-            state.users = Some(Arc::clone(&question.users));
+            let old = state.users.replace(Arc::clone(&question.users));
+            state.recent.follow(old.as_deref(), Some(&question.users));
         }
         if let Some(verdict) = state.recent.find(question.tag, now) {
             return Reply::Known(verdict);
         }
         let tag = question.tag;
-        let asked = state.queue.ask(question, client, asker, now);
-        if asked == Asked::Waits && !self.summon(&mut state) {
+        let pushed_out = match state.queue.ask(question, client, asker, now) {
+            Asked::Waits => None,
+            Asked::WaitsInstead(out) => Some(out),
+            Asked::QueueFull => return Reply::QueueFull,
+            Asked::ClientFull => return Reply::ClientFull,
+        };
+        let reply = if self.summon(&mut state) {
+            Reply::Waits
+        } else {
             state.queue.withdraw(tag, asker);
-            return Reply::Queue(Asked::QueueFull);
+            Reply::QueueFull
+        };
+        if let Some(PushedOut { tag, users, askers }) = pushed_out {
+            tell(state, &askers, tag, &users, &Judged::PushedOut);
         }
-        Reply::Queue(asked)
+        reply
     }
 
     /// The loop does not want to know any more.
@@ -169,22 +188,25 @@ impl LoginDesk {
         }
     }
 
-    /// Takes as long as it takes. No lock is held meanwhile, nor while loops are woken: this thread may stand still with it.
+    /// Takes as long as it takes. No lock is held meanwhile.
     fn answer(&self, question: &Question) {
+        let begun = Instant::now();
         let verdict = question.users.verify(&question.basic.user, &question.basic.password);
+        let took = begun.elapsed();
         let mut state = self.lock();
+        if took > SLOW && !state.slow.as_ref().is_some_and(|users| Arc::ptr_eq(users, &question.users)) {
+            state.slow = Some(Arc::clone(&question.users));
+            log::warn!(
+                "--users: one login took {} s to verify, and others wait behind it: bcrypt costs of 10 to 12 are enough",
+                took.as_secs()
+            );
+        }
         let now = self.now();
         if state.users.as_ref().is_some_and(|users| Arc::ptr_eq(users, &question.users)) {
             state.recent.remember(question.tag, verdict.clone(), now);
         }
-        let askers = state.queue.answered(question.tag, verdict.is_some(), now);
-        let askers: Vec<Arc<Mailbox>> =
-            askers.iter().filter_map(|&asker| state.loops.get(usize::from(asker)).cloned()).collect();
-        drop(state);
-        for mailbox in askers {
-            // A loop that cannot be woken has failed, and says so itself.
-            let _ = mailbox.send(Message::Login { tag: question.tag, verdict: verdict.clone() });
-        }
+        let askers = state.queue.answered(question.tag, &question.users, verdict.is_some(), now);
+        tell(state, &askers, question.tag, &question.users, &Judged::Verdict(verdict));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -193,5 +215,16 @@ impl LoginDesk {
 
     fn now(&self) -> Tick {
         Tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// What they wait for. No lock is held while loops are woken: the thread may stand still with it.
+fn tell(state: MutexGuard<'_, State>, askers: &[u16], tag: Tag, users: &Arc<Users>, judged: &Judged) {
+    let mailboxes: Vec<Arc<Mailbox>> =
+        askers.iter().filter_map(|&asker| state.loops.get(usize::from(asker)).cloned()).collect();
+    drop(state);
+    for mailbox in mailboxes {
+        // A loop that cannot be woken has failed, and says so itself.
+        let _ = mailbox.send(Message::Login { tag, users: Arc::clone(users), judged: judged.clone() });
     }
 }

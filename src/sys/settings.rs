@@ -131,10 +131,15 @@ impl Settings {
         Ok(Settings { config, users })
     }
 
-    /// With the same users as `before`, what is remembered of their credentials stays good.
+    /// With the same users as `before`, what is remembered of their credentials stays good; and whoever is in neither file
+    /// is taken for the same user as before.
     pub fn keep_same_users(&mut self, before: &Settings) {
         if self.users == before.users {
             self.users.clone_from(&before.users);
+        } else if let (Some(own), Some(old)) = (&mut self.users, &before.users)
+            && let Some(own) = Arc::get_mut(own)
+        {
+            own.keep_key_of(old);
         }
     }
 
@@ -244,6 +249,16 @@ mod tests {
         let mut other = settings("other", "bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n");
         other.keep_same_users(&before);
         assert_ne!(own(&other), own(&before));
+        let two = format!("{ALICE}bob:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n");
+        let before = settings("two", &two);
+        let mut swapped = settings("swapped", &two.replace("5en6", "5en7"));
+        swapped.keep_same_users(&before);
+        let looks = |settings: &Settings| {
+            let users = settings.users.as_ref().unwrap();
+            (0..100).map(|at| users.looks_like(&format!("nobody{at}")).unwrap()).collect::<Vec<_>>()
+        };
+        assert_ne!(own(&swapped), own(&before));
+        assert_eq!(looks(&swapped), looks(&before));
         assert!(other.summary().ends_with(", 1 user"), "{}", other.summary());
     }
 }

@@ -15,6 +15,7 @@ use super::names::NamesConfig;
 use crate::config::Sources;
 use crate::proto::logins::{Tag, Verdict};
 use crate::proto::session::Policy;
+use crate::proto::users::Users;
 
 /// What all loops share. Touched when a connection comes or goes, and when a signal came.
 #[derive(Debug)]
@@ -182,13 +183,24 @@ pub enum Message {
     Names(Box<NamesConfig>),
     /// What became of credentials that this loop has asked about.
     Login {
-        /// Of the credentials and the users file.
+        /// Of the credentials.
         tag: Tag,
-        /// Whose they are.
-        verdict: Verdict,
+        /// What they were verified with.
+        users: Arc<Users>,
+        /// What came of it.
+        judged: Judged,
     },
     /// Everything that can change while the proxy runs. Tunnels and requests under way go on.
     Settings(Box<LoopSettings>),
+}
+
+/// What becomes of credentials.
+#[derive(Clone, Debug)]
+pub enum Judged {
+    /// Whose they are.
+    Verdict(Verdict),
+    /// Others had more right to the place.
+    PushedOut,
 }
 
 /// Where the main thread leaves messages for one loop, and what wakes it.

@@ -36,6 +36,8 @@ pub(super) enum Then {
     Forward,
     /// The proxy is asked itself.
     Answer(Answer),
+    /// It has been here before.
+    ViaLoop,
 }
 
 impl Debug for Shown {
@@ -157,6 +159,7 @@ impl Session {
             Then::Connect => self.connect(now, policy),
             Then::Again | Then::Forward => self.find_upstream(matches!(then, Then::Again), now, policy),
             Then::Answer(answer) => self.give(answer, now),
+            Then::ViaLoop => self.refuse(Refusal::ViaLoop, now, policy),
         }
     }
 

@@ -100,6 +100,8 @@ enum Next {
     Options,
     /// The proxy is asked itself, what it has received.
     Trace,
+    /// Nothing: it has been here before.
+    ViaLoop,
     /// To the target of the last request.
     Again,
     Forward,
@@ -248,6 +250,10 @@ impl Session {
                 Then::Answer(self.answer(head_bytes, |_, how, out| reply::options_answer(how, out)))
             }
             Next::Trace => Then::Answer(self.answer(head_bytes, reply::trace_answer)),
+            Next::ViaLoop => {
+                self.up.ring.drained(head_bytes);
+                Then::ViaLoop
+            }
             Next::Again | Next::Forward => {
                 if let Err(refusal) = self.place_head(head_bytes) {
                     return self.refuse(refusal, now, policy);
@@ -299,7 +305,7 @@ impl Session {
         let Some(target) = &self.target else { return Ok((Next::Forward, shown)) };
         request.loggable_url(target, URL_MAX_BYTES, &mut http.asked);
         if policy.via_field.as_deref().is_some_and(|name| request.went_through(name)) {
-            return Err(Refusal::ViaLoop);
+            return Ok((Next::ViaLoop, shown));
         }
         match (request.max_forwards, request.method) {
             (Some(0), "TRACE") => return Ok((Next::Trace, shown)),

@@ -22,6 +22,12 @@ const MAX_SHA_ROUNDS: u32 = 1_000_000;
 const MAX_SALT_BYTES: usize = 16;
 const MAX_MD5_SALT_BYTES: usize = 8;
 
+#[cfg(test)]
+thread_local! {
+    /// Kinds and rounds of the hashes that this thread has computed.
+    pub(super) static COMPUTED: std::cell::RefCell<Vec<(u8, u32)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     #[cfg(feature = "users-bcrypt")]
@@ -84,6 +90,8 @@ impl Hash {
 
     /// Whether `password`, which has no NUL, is the right one.
     pub(super) fn is_of(&self, password: &[u8]) -> bool {
+        #[cfg(test)]
+        COMPUTED.with_borrow_mut(|computed| computed.push((self.kind as u8, self.rounds)));
         let salt = self.salt.get(..usize::from(self.salt_bytes)).unwrap_or_default();
         match self.kind {
             #[cfg(feature = "users-bcrypt")]

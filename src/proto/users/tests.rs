@@ -377,24 +377,44 @@ fn unknown_users_are_taken_for_known_ones_always_the_same() {
     assert!(names.iter().any(|name| others.stand_in(name.as_bytes()).unwrap().name != stand_in(name)));
 }
 
-/// Without work for unknown users they would take a thousandth of the time; how close both are is not for a busy machine to say.
-#[cfg(feature = "users-bcrypt")]
+/// What a login with a wrong password computes.
+fn cost(users: &Users, name: &str) -> Vec<(u8, u32)> {
+    hash::COMPUTED.take();
+    assert_eq!(users.verify(name.as_bytes(), b"wrong"), None);
+    hash::COMPUTED.take()
+}
+
 #[test]
 fn unknown_users_cost_what_a_wrong_password_costs() {
-    let users = parse("u:$2y$06$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW");
-    let least = |users: &Users, name: &[u8]| {
-        let time = || {
-            let begin = std::time::Instant::now();
-            assert_eq!(users.verify(name, b"wrong"), None);
-            begin.elapsed()
-        };
-        (0..5).map(|_| time()).min().unwrap()
-    };
-    let (known, unknown) = (least(&users, b"u"), least(&users, b"nobody"));
-    assert!(unknown * 30 > known, "{known:?} {unknown:?}");
-    // An empty file does not show either.
-    let nobody = least(&parse(""), b"nobody");
-    assert!(nobody * 60 > known, "{known:?} {nobody:?}");
+    for line in htpasswd().lines() {
+        let users = parse(line);
+        let known = cost(&users, line.split(':').next().unwrap());
+        assert_eq!(known.len(), 1);
+        assert_eq!(cost(&users, "nobody"), known);
+    }
+    assert_eq!(cost(&parse(""), "nobody").len(), 1, "an empty file does not show either");
+}
+
+#[test]
+fn unknown_users_cost_the_same_behind_a_reload() {
+    const KINDS: [&str; 2] = ["$apr1$GfT4G6YC$ZiHpiz6A5DV35A8h37yx20", "{SHA}L55TUjtiq8FBorTWAZ0jy6g129A="];
+    const USERS: usize = 50;
+    const NAMES: usize = 200;
+    let line = |at: usize| format!("user{at}:{}\n", KINDS[at % 2]);
+    let file = |users: std::ops::Range<usize>| parse(&users.rev().map(line).collect::<String>());
+    let old = file(0..USERS);
+    let costs = |users: &Users| (0..NAMES).map(|at| cost(users, &format!("nobody{at}"))).collect::<Vec<_>>();
+    let before = costs(&old);
+    // One more, and one less: each name had the same chance to be its.
+    for users in [0..USERS + 1, 1..USERS] {
+        let mut new = file(users);
+        new.keep_key_of(&old);
+        let changed = before.iter().zip(costs(&new)).filter(|(before, now)| **before != *now).count();
+        assert!(changed < NAMES / 10, "{changed} of {NAMES} show that they are in neither file");
+    }
+    // Of each kind as many as there are.
+    let first = before.iter().filter(|cost| **cost == before[0]).count();
+    assert!((NAMES / 5..NAMES * 4 / 5).contains(&first), "{first}");
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::EventLoop;
 use crate::proto::credentials;
-use crate::proto::login_queue::{Asked, Question};
+use crate::proto::login_queue::Question;
 use crate::proto::logins::{Logins, Tag, Verdict};
 use crate::proto::session::{Login, Outcome};
 use crate::proto::tick::Tick;
 use crate::proto::users::Users;
 use crate::sys::logins::{LoginDesk, Reply};
-use crate::sys::shared::Mailbox;
+use crate::sys::shared::{Judged, Mailbox};
 
 /// What one loop knows of logins.
 pub(super) struct Door {
@@ -40,18 +40,19 @@ impl Door {
         now: Tick,
     ) -> Option<Login> {
         let Some(users) = users else { return Some(Login::Needless) };
-        let tag = self.desk.tag(users, value);
+        let Some(token) = credentials::token(value) else { return Some(Login::Wrong) };
+        let tag = self.desk.tag(token);
         if let Some(verdict) = self.known.find(tag, now) {
             return Some(login(verdict));
         }
-        let Some(basic) = credentials::basic(value) else { return Some(Login::Wrong) };
+        let Some(basic) = credentials::decode(token) else { return Some(Login::Wrong) };
         if !self.is_awaited(tag) {
             let question = Question { tag, basic, users: Arc::clone(users) };
             match self.desk.ask(question, client, self.number) {
                 Reply::Known(verdict) => return Some(login(self.learn(tag, verdict, now))),
-                Reply::Queue(Asked::Waits) => {}
-                Reply::Queue(Asked::QueueFull) => return Some(Login::Busy),
-                Reply::Queue(Asked::ClientFull) => return Some(Login::ClientBusy),
+                Reply::Waits => {}
+                Reply::QueueFull => return Some(Login::Busy),
+                Reply::ClientFull => return Some(Login::ClientBusy),
             }
         }
         self.waiting.push((tag, key));
@@ -100,12 +101,16 @@ impl EventLoop {
         }
     }
 
-    /// An answer has come. One that nobody waits for may be of a users file that is no longer in force, and is not believed.
-    pub(super) fn on_verdict(&mut self, tag: Tag, verdict: Verdict) {
-        if !self.door.is_awaited(tag) {
+    /// An answer has come. By a users file that is not in force it says nothing; and one that nobody waits for is not needed.
+    pub(super) fn on_judged(&mut self, tag: Tag, users: &Arc<Users>, judged: Judged) {
+        let is_in_force = self.policy.users.as_ref().is_some_and(|own| Arc::ptr_eq(own, users));
+        if !is_in_force || !self.door.is_awaited(tag) {
             return;
         }
-        let login = login(self.door.learn(tag, verdict, self.now));
+        let login = match judged {
+            Judged::Verdict(verdict) => login(self.door.learn(tag, verdict, self.now)),
+            Judged::PushedOut => Login::Busy,
+        };
         while let Some(at) = self.door.waiting.iter().position(|&(other, _)| other == tag) {
             let (_, key) = self.door.waiting.swap_remove(at);
             if let Some(entry) = self.sessions.get_mut(key) {
@@ -116,10 +121,11 @@ impl EventLoop {
         }
     }
 
-    /// Another policy is in force: those who wait ask again.
-    pub(super) fn ask_anew(&mut self, changed: Change) {
-        if changed == Change::Users {
-            self.door.known.forget();
+    /// Another policy is in force; the one before had these users. Those who wait ask again.
+    pub(super) fn ask_anew(&mut self, old: Option<&Arc<Users>>) {
+        let new = self.policy.users.as_ref();
+        if old.map(Arc::as_ptr) != new.map(Arc::as_ptr) {
+            self.door.known.follow(old.map(|old| &**old), new.map(|new| &**new));
         }
         while let Some(&(_, key)) = self.door.waiting.last() {
             self.door.cancel(key);
@@ -129,13 +135,4 @@ impl EventLoop {
             }
         }
     }
-}
-
-/// What another policy brings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// Another users file, or none.
-    Users,
-    /// The same as before.
-    Others,
 }

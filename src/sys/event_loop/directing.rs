@@ -1,9 +1,6 @@
 //! What the main thread wants: new listeners, new settings, a drain, the end.
 
-use std::sync::Arc;
-
 use super::EventLoop;
-use super::authenticating::Change;
 use crate::proto::session::Session;
 use crate::sys::shared::{LoopSettings, Message, Phase};
 use mio::net::TcpListener;
@@ -15,7 +12,7 @@ impl EventLoop {
                 Message::Listen(socket) => self.add_listener(socket),
                 Message::ReopenLog => self.access_log.reopen(),
                 Message::Names(config) => self.names.reconfigure(*config),
-                Message::Login { tag, verdict } => self.on_verdict(tag, verdict),
+                Message::Login { tag, users, judged } => self.on_judged(tag, &users, judged),
                 Message::Settings(settings) => self.follow(*settings),
             }
         }
@@ -24,16 +21,11 @@ impl EventLoop {
     fn follow(&mut self, settings: LoopSettings) {
         let LoopSettings { policy, buffer_bytes, sources, names, access_log, open, close } = settings;
         self.upstreams.start_over(policy.timeouts.keepalive_ms);
-        let changed = match (&self.policy.users, &policy.users) {
-            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => Change::Others,
-            (None, None) => Change::Others,
-            (Some(_) | None, Some(_) | None) => Change::Users,
-        };
-        self.policy = policy;
+        let old = std::mem::replace(&mut self.policy, policy);
         for (_, entry) in &mut self.sessions {
             entry.session.on_policy(&self.policy);
         }
-        self.ask_anew(changed);
+        self.ask_anew(old.users.as_ref());
         self.pool.set_ceiling(buffer_bytes);
         self.sources = sources;
         if let Some(config) = names {

@@ -183,6 +183,19 @@ fn what_the_proxy_answers_itself_is_for_users_only() {
 }
 
 #[test]
+fn a_loop_is_told_to_users_only() {
+    let mut script = Script::guarded(&get("Via: 1.1 adit\r\n"));
+    script.asks_for_credentials("no credentials", "users", KEEPS);
+    script.idles();
+    script.comes(&get(&format!("Via: 1.1 adit\r\n{ALICE}")));
+    script.shows(ALICE, user("alice"));
+    script.tells(502, "proxy_loop_detected", KEEPS);
+    assert_eq!(script.judged(), (Some("alice".into()), None));
+    script.idles();
+    script.leaves(&[DENIED, "proxy_loop_detected"]);
+}
+
+#[test]
 fn rules_are_asked_behind_credentials_and_bad_requests_before() {
     let denied =
         |fields: &str| format!("CONNECT a.denied.test:443 HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes();
