@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a list of 200,000 names costs: bytes and nanoseconds of the list itself, and then the same CONNECT by name at a proxy without
 # rules and at one with such a list, taking turns. Fails when a name takes over 10 bytes, an answer about a name or an address over
-# a microsecond, or a CONNECT over 10 % more CPU time.
+# a microsecond (about a name of 127 labels, in a list that has such a name, over 1.5), or a CONNECT over 10 % more CPU time.
 #
 #   bench/rules.sh                              five rounds; the best of each counts
 #   ROUNDS=1 WINDOW_S=1 bench/rules.sh          a quick look; ADIT=path takes another binary
@@ -20,9 +20,14 @@ ulimit -n "$(ulimit -Hn)"
 cargo build --release --quiet --workspace
 
 taskset -c $PROXY_CORE "$BENCH" rules --count "$NAMES" --write "$work/list" | tr ' ' '\n' | tee "$work/figures"
+# The deepest name that a client can ask for may cost more than others, but not much.
 awk -F= '
-    /^bytes_per_/ && $2 > 10 || /^(name_hit|name_miss|address_hit|address_miss)_ns/ && $2 > 1000 { print "too much: " $0; bad = 1 }
-    END { exit bad }' "$work/figures" || fail "the list takes too much"
+    /^bytes_per_/ { limit = 10 }
+    /_ns=/ { limit = 1000 }
+    /^name_of_127_labels_miss_in_a_deep_list_ns=/ { limit = 1500 }
+    limit && !($2 <= limit) { print "too much: " $0; bad = 1 }
+    { seen += limit > 0; limit = 0 }
+    END { exit bad || seen != 11 }' "$work/figures" || fail "the list takes too much"
 
 start_origin
 echo "127.0.0.1 in.hosts.test" >"$work/hosts"

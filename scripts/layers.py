@@ -16,7 +16,7 @@ from pathlib import Path
 
 # A file imports only from rows with a smaller number. Whole numbers are the design's layers, halves steps within one.
 LAYERS = """
-0    proto/tick proto/unix_time proto/ring proto/target proto/reply proto/hosts proto/resolv_conf proto/guard proto/base64
+0    proto/tick proto/unix_time proto/ring proto/target proto/reply proto/hosts proto/resolv_conf proto/guard proto/base64 proto/proxy_status
 0.5  proto/tls_probe proto/failure proto/deadlines proto/body proto/users proto/credentials
 0.7  proto/fields proto/scan proto/x509 proto/logins
 1    proto/head proto/response proto/rules proto/relay proto/dns proto/login_queue
@@ -26,6 +26,7 @@ LAYERS = """
 3    proto/session
 3.5  proto/access_line
 4    config
+4.1  sys/clock
 4.2  sys/syslog sys/files
 4.5  sys/output
 5    sys/stream sys/watch sys/access_log sys/names

@@ -379,13 +379,15 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
     // Values come first: a word left over is often the value of an option that has taken another one.
     let config = Box::new(Config::from_given(&given)?);
     config.check_memory()?;
-    if let Some(asked) = asked {
-        return Ok(Command::Check(config, asked.complete(&given.free)?));
-    }
-    if let Some(word) = given.free.first() {
+    let check = asked.map(|asked| asked.complete(&given.free)).transpose()?;
+    if let (None, Some(word)) = (&check, given.free.first()) {
         return Err(UsageError::Stray { word: word.clone() });
     }
-    Ok(if given.has("check-config") { Command::CheckConfig(config) } else { Command::Run(config) })
+    Ok(match check {
+        _ if given.has("check-config") => Command::CheckConfig(config),
+        Some(check) => Command::Check(config, check),
+        None => Command::Run(config),
+    })
 }
 
 /// Short name (or none), long name; each may stand once and takes a value.

@@ -12,12 +12,12 @@ use std::process::ExitCode;
 
 use adit::config::{self, Check, Command, MAX_CONFIG_BYTES, UsageError};
 use adit::sys::check;
+use adit::sys::clock::unix_time;
 use adit::sys::files::{self, When};
 use adit::sys::name_files::NameFiles;
 use adit::sys::output::LogWriter;
 use adit::sys::settings::Settings;
 use adit::sys::supervisor::{Failed, Supervisor};
-use adit::sys::syslog::unix_time;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const EXIT_SYSTEM: u8 = 1;

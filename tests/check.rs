@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
@@ -276,7 +278,9 @@ fn a_reset_a_close_and_silence_whatever_the_name() {
     let origin = server(|stream, _| wait_for_end(stream));
     check_local(origin.addr, &["--tls"])
         .ends(43, &format!("not reachable: the ClientHello gets no answer{why}"))
-        .says("tls     silence after ClientHello in 1");
+        .says("tls     silence after ClientHello in 1")
+        // Whoever is silent is not waited for once more only for the sake of a newer version.
+        .never_says("TLS 1.3");
     // An address has no name to filter by.
     let origin = server(|stream, _| reset(stream));
     check(&[&ALLOW_LOOPBACK[..], &["--tls", &origin.addr.to_string()]].concat()).ends(
@@ -284,6 +288,172 @@ fn a_reset_a_close_and_silence_whatever_the_name() {
         "not reachable: the connection is reset after the ClientHello: \
          a filter between here and the destination, or no TLS server",
     );
+}
+
+/// What comes is there before the end, of whatever kind: loopback delivers at once.
+fn cut_flight(part: &[u8], end: fn(&mut TcpStream)) -> Origin {
+    let part = part.to_vec();
+    server(move |stream, _| {
+        let _ = stream.write_all(&part);
+        end(stream);
+    })
+}
+
+#[test]
+fn a_handshake_that_is_cut_after_the_server_hello() {
+    let flight = flight(&issued(&[NAME], (2001, 2099)));
+    let hello_bytes = 5 + usize::from(u16::from_be_bytes([flight[3], flight[4]]));
+    // After the first record, in the certificate, and where nothing is missing but the last message.
+    for length in [hello_bytes, hello_bytes + 200, flight.len() - 1] {
+        let why = "a filter between here and the destination, or a server that fails";
+        let origin = cut_flight(&flight[..length], reset);
+        check_local(origin.addr, &["--tls"])
+            .ends(41, &format!("not reachable: the connection is reset after the ServerHello: {why}"))
+            .says("tls     server hello, TLS 1.2, then reset in ")
+            .says("tls     with TLS 1.3 offered: server hello, TLS 1.2, then reset in ");
+        let origin = cut_flight(&flight[..length], |_| {});
+        check_local(origin.addr, &["--tls"])
+            .ends(42, &format!("not reachable: the connection is closed after the ServerHello: {why}"))
+            .says("tls     server hello, TLS 1.2, then closed in ");
+        let origin = cut_flight(&flight[..length], wait_for_end);
+        check_local(origin.addr, &["--tls"])
+            .ends(
+                43,
+                "not reachable: nothing comes after the ServerHello: large packets get lost on the way (path MTU), \
+                 or a filter on the certificate",
+            )
+            .says("tls     server hello, TLS 1.2, then silence in 1")
+            .never_says("TLS 1.3");
+    }
+}
+
+#[test]
+fn a_filter_on_the_certificate() {
+    const TLS13: &[u8] = include_bytes!("fixtures/tls/tls13");
+    const OFFERS_13: &[u8] = b"\0\x2b\0\x05\x04\x03\x04\x03\x03";
+    let flight = flight(&issued(&[NAME], (2001, 2099)));
+    let origin = server(move |stream, hello| {
+        let is_newer = hello.windows(OFFERS_13.len()).any(|part| part == OFFERS_13);
+        let _ = stream.write_all(if is_newer { TLS13 } else { &flight[..flight.len() - 4] });
+        if is_newer { wait_for_end(stream) } else { reset(stream) }
+    });
+    check_local(origin.addr, &["--tls"])
+        .ends(
+            41,
+            "not reachable: the connection is reset after the ServerHello, and with TLS 1.3, which hides the \
+             certificate, a ServerHello comes too: a filter on the certificate, or a server that fails",
+        )
+        .says("tls     server hello, TLS 1.2, then reset in ")
+        // As far as it came.
+        .says("issuer   CN=Corp Proxy CA")
+        .says("tls     with TLS 1.3 offered: server hello, TLS 1.3 in ");
+}
+
+#[test]
+fn a_flight_without_an_end_is_nobodys_cut() {
+    let mut message = b"\x16\x03\x03\x3e\x84\x0c\0\x3e\x80".to_vec();
+    message.resize(message.len() + 16_000, 0);
+    let flight = flight(&[0x30, 0]);
+    let hello_bytes = 5 + usize::from(u16::from_be_bytes([flight[3], flight[4]]));
+    let endless = [&flight[..hello_bytes], &message.repeat(8)].concat();
+    let origin = cut_flight(&endless, wait_for_end);
+    check_local(origin.addr, &["--tls"])
+        .ends(
+            44,
+            "not reachable: the server does not speak TLS on this port; it looks like TLS, but without an end",
+        )
+        .says("tls     TLS, but without an end in ");
+}
+
+#[test]
+fn an_issuer_without_a_name() {
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name = DistinguishedName::new();
+    let issuer = Issuer::new(ca, KeyPair::generate().unwrap());
+    let leaf = CertificateParams::new(vec![NAME.to_string()]).unwrap();
+    let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+    let origin = tls12(leaf.der());
+    check_local(origin.addr, &["--tls"])
+        .ends(0, "reachable (certificate issued by \"(no name)\")")
+        .says("issuer   (no name)");
+}
+
+/// `--dial-timeout` is 10 seconds by default.
+#[test]
+fn nobody_is_waited_for_longer_than_five_seconds() {
+    let hole = BlackHole::open();
+    let silent = server(|stream, _| wait_for_end(stream));
+    let ask = |addr: SocketAddr, more: &[&str]| {
+        check(&[&ALLOW_LOOPBACK[..], &["--connect-port", "any"], more, &[&addr.to_string()]].concat())
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            ask(hole.addr, &[]).says("tcp     127.0.0.1  rule=allow:127.0.0.0/8  timed out in 5");
+        });
+        ask(silent.addr, &["--tls"]).says("tls     silence after ClientHello in 5");
+    });
+}
+
+/// An address of its own for each behaviour, all of one name.
+#[test]
+fn addresses_that_behave_differently() {
+    namespace::own("addresses_that_behave_differently", || {
+        let flight = flight(&issued(&[NAME], (2001, 2099)));
+        let well = move |stream: &mut TcpStream, _: &[u8]| {
+            let _ = stream.write_all(&flight);
+            wait_for_end(stream);
+        };
+        let _resetting: Vec<Origin> =
+            [1, 3].map(|last| server_on(&format!("127.44.0.{last}:443"), |stream, _| reset(stream))).into();
+        let _well = server_on("127.44.0.22:443", well);
+        let _alerting = server_on("127.44.0.4:443", send(b"\x15\x03\x03\0\x02\x02\x28"));
+        let ask = |addresses: &[&str], port: u16| {
+            let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
+            let hosts = TempFile::with(&lines);
+            let options = ["--hosts", &hosts.path, "--allow", "127.44.0.0/16", "--dial-timeout", "1"];
+            check(&[&options[..], &[&format!("{NAME}:{port}")]].concat())
+        };
+        let why = "the connection is reset after the ClientHello, with and without the name in it: \
+                   a filter between here and the destination, or no TLS server";
+        ask(&["127.44.0.1", "127.44.0.22", "127.44.0.3", "127.44.0.4"], 443)
+            .ends(
+                41,
+                &format!(
+                    "not reachable: {why} (at 127.44.0.1; 127.44.0.22 answers; 127.44.0.3 likewise; \
+                     127.44.0.4 fails otherwise)"
+                ),
+            )
+            .says("tls     127.44.0.1   reset after ClientHello in ")
+            .says("tls     127.44.0.1   without the name in it: reset after ClientHello in ")
+            .says("tls     127.44.0.22  server hello, TLS 1.2 in ")
+            .says("tls     127.44.0.3   reset after ClientHello in ")
+            .says("tls     127.44.0.4   alert handshake_failure in ")
+            .never_says("127.44.0.3   without the name");
+        // A client is content with the first.
+        ask(&["127.44.0.22", "127.44.0.1"], 443)
+            .ends(0, "reachable (certificate issued by \"Corp Proxy CA\")")
+            .says("tls     127.44.0.22  server hello, TLS 1.2 in ")
+            .never_says("reset after");
+        // Only one of them accepts connections.
+        ask(&["127.44.0.1", "127.44.0.99"], 443)
+            .ends(41, &format!("not reachable: {why}"))
+            .says("tls     reset after ClientHello in ");
+        let _silent = server_on("127.44.0.1:80", |stream, _| wait_for_end(stream));
+        let many: Vec<String> = (11..17).map(|last| format!("127.44.0.{last}")).collect();
+        let _many: Vec<Origin> =
+            many.iter().map(|ip| server_on(&format!("{ip}:80"), send(b"HTTP/1.1 200 OK\r\n\r\n"))).collect();
+        let all: Vec<&str> = ["127.44.0.1"].into_iter().chain(many.iter().map(String::as_str)).collect();
+        ask(&all, 80)
+            .ends(
+                52,
+                "not reachable: the request gets no answer (at 127.44.0.1; 127.44.0.11 answers; 127.44.0.12 answers; \
+                 127.44.0.13 answers; 127.44.0.14 answers; 2 more not asked)",
+            )
+            .says("http    127.44.0.1   silence after the request in 1")
+            .says("http    127.44.0.14  200 OK in ")
+            .never_says("127.44.0.15  200 OK");
+    });
 }
 
 #[test]
@@ -429,6 +599,18 @@ fn plain_http() {
             .ends(0, "reachable")
             .says("http    301 Moved in ")
             .says("Location: https://origin.test/");
+        plain(send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 Nothing\r\n\r\n"))
+            .ends(0, "reachable")
+            .says("http    204 Nothing in ")
+            .never_says("103");
+        plain(send(b"HTTP/1.1 101 Switching\r\n\r\n")).says("http    101 Switching in ");
+        plain(|stream, _| drop(stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n")))
+            .ends(51, "not reachable: the connection is closed without an answer to the request");
+        plain(|stream, _| {
+            let _ = stream.write_all(&b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(4000));
+            wait_for_end(stream);
+        })
+        .ends(53, "not reachable: the answer is not HTTP: interim responses without an end");
     });
 }
 
@@ -526,6 +708,62 @@ fn through_a_proxy() {
         );
 }
 
+/// Most proxies answer in their own name as they would pass on an answer.
+#[test]
+fn through_a_proxy_that_does_not_say_who_answers() {
+    let ask = |answers: &'static [(&'static str, &'static [u8])], target: &str| {
+        let proxy = server(move |stream, request| {
+            let (_, answer) =
+                answers.iter().find(|(method, _)| request.starts_with(method.as_bytes())).unwrap();
+            send(answer)(stream, request);
+        });
+        check(&["--through", &format!("http://{}", proxy.addr), "--dial-timeout", "1", target])
+    };
+    const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let http = "the request is answered 403 Forbidden: by the proxy or the destination, it does not say";
+    ask(&[("CONNECT", FORBIDDEN), ("GET", FORBIDDEN)], "origin.test")
+        .ends(60, &format!("not reachable: HTTPS: the proxy says 403 Forbidden; HTTP: {http}"));
+    ask(&[("GET", FORBIDDEN)], "origin.test:80").ends(54, &format!("unclear: {http}"));
+    ask(&[("GET", b"HTTP/1.1 503 Busy\r\n\r\n")], "origin.test:80").ends(
+        54,
+        "unclear: the request is answered 503 Busy: by the proxy or the destination, it does not say",
+    );
+    // A string without an end says nothing.
+    ask(&[("GET", b"HTTP/1.1 403 Forbidden\r\nProxy-Status: p; details=\"x\r\n\r\n")], "origin.test:80")
+        .ends(54, &format!("unclear: {http}"));
+    // What destinations say every day counts against the proxy only if CONNECT gets it too.
+    ask(&[("GET", NOT_FOUND)], "origin.test:80").ends(0, "reachable");
+    ask(&[("GET", NOT_FOUND), ("CONNECT", NOT_FOUND)], "origin.test").ends(
+        60,
+        "not reachable: HTTPS: the proxy says 404 Not Found; HTTP: the request is answered 404 Not Found: \
+         by the proxy or the destination, it does not say",
+    );
+    ask(&[("GET", NOT_FOUND), ("CONNECT", FORBIDDEN)], "origin.test")
+        .ends(60, "HTTP works and HTTPS does not: the proxy says 403 Forbidden");
+    // One that speaks of itself, and not of an error.
+    ask(
+        &[(
+            "GET",
+            b"HTTP/1.1 403 No\r\nProxy-Status: p; details=\"no; error=x\"; received-status=403\r\n\r\n",
+        )],
+        "origin.test:80",
+    )
+    .ends(0, "reachable");
+    ask(
+        &[(
+            "GET",
+            b"HTTP/1.1 403 No\r\nProxy-Status: a, p; details=\"a \\\"b\\\"; c\"; error=x; rcode=3\r\n\r\n",
+        )],
+        "origin.test:80",
+    )
+    .ends(60, "not reachable: the proxy says 403 No: a \"b\"; c");
+    // The answer to CONNECT may have interim ones before it, too.
+    ask(&[("CONNECT", b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")], "origin.test:8443")
+        .ends(0, "reachable")
+        .says("proxy   200 OK in ");
+}
+
 /// Through the proxy, too, more than one hello is said.
 #[test]
 fn a_filter_on_the_name_behind_a_proxy() {
@@ -599,4 +837,6 @@ fn options_may_stand_in_a_file() {
     check(&["--config", &file.path, NAME]).ends(10, "not reachable: --deny .test names this destination");
     check(&[NAME, "--default", "deny", "-c", &file.path])
         .ends(10, "not reachable: --deny .test names this destination");
+    let checked = check(&["--check-config", NAME, "-c", &file.path]);
+    assert_eq!((&*checked.text, checked.code), ("ok\n", 0), "it probes nothing");
 }

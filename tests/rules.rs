@@ -353,6 +353,65 @@ fn lists_say_what_is_wrong_with_them_and_which_one_decides() {
 }
 
 #[test]
+fn what_is_slow_in_a_list_is_told() {
+    let place = TempDir::new();
+    place.write("fits.txt", (0..2000).map(|n| format!("n{n}.test:{}\n", 1 + n % 15)).collect::<String>());
+    place.write("ranges.txt", (1..=20).map(|n| format!("10.0.0.0/8:{n}\n")).collect::<String>());
+    place.write("users.txt", (0..1001).map(|n| format!("n{n}.test user alice\n")).collect::<String>());
+    let lists = ["fits.txt", "ranges.txt", "users.txt"].map(|name| place.option(name));
+    let options: Vec<&str> = lists.iter().flat_map(|list| ["--deny-file", list]).collect();
+    let proxy = Proxy::start(&options);
+    let warned: Vec<String> =
+        proxy.log.all().into_iter().filter(|log| log.contains(" WARN ") && log.contains(".txt:")).collect();
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    assert!(warned[0].contains("ranges.txt: 5 lines are asked one by one"), "{warned:?}");
+    assert!(warned[1].contains("users.txt: 1001 lines are asked one by one"), "{warned:?}");
+    // What is beyond what is found quickly holds as well.
+    for (port, listed) in [(1, "ranges.txt"), (20, "ranges.txt")] {
+        let (status, access) = ask_and_see(&proxy, connect_head(&format!("10.1.2.3:{port}")));
+        assert_eq!(status, 403);
+        assert!(access.rule.ends_with(&format!("{listed}:10.0.0.0/8:{port}")), "{}", access.rule);
+    }
+    let (_, access) = ask_and_see(&proxy, connect_head("n14.test:15"));
+    assert!(access.rule.ends_with("fits.txt:n14.test:15"), "{}", access.rule);
+}
+
+#[test]
+fn a_rule_for_a_user_that_does_not_exist_is_told() {
+    const ALICE: &str = "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
+    let place = TempDir::new();
+    place.write("users", ALICE);
+    place.write("list.txt", "a.test user alice\n.b.test user Alice\n10.0.0.0/8 user bob from 192.0.2.1\n");
+    let (users, list) = (place.option("users"), place.option("list.txt"));
+    let options =
+        ["--users", &users, "--deny-file", &list, "--allow", "* user alice", "--deny", "* user mallory"];
+    let proxy = Proxy::start(&options);
+    let warnings = |proxy: &Proxy| -> Vec<String> {
+        let logs = proxy.log.all();
+        logs.into_iter().filter(|log| log.contains(" WARN ") && log.contains("says nothing")).collect()
+    };
+    let told = warnings(&proxy);
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (log, words) in told.iter().zip([
+        ["--users has no mallory:", "* user mallory"],
+        ["--users has no Alice:", "list.txt: .b.test user Alice"],
+        ["--users has no bob:", "list.txt: 10.0.0.0/8 user bob from 192.0.2.1"],
+    ]) {
+        assert!(words.iter().all(|word| log.contains(word)), "{log}");
+    }
+    // Many are counted.
+    place.write("list.txt", (0..100).map(|n| format!("a.test user u{n}\n")).collect::<String>());
+    let proxy = Proxy::start(&options);
+    assert_eq!(warnings(&proxy).len(), 8);
+    proxy.log.wait("how many there are", |log| log.contains(" WARN ") && log.contains("101 rules"));
+    // Where nobody can log in, that is said once.
+    place.write("users", "# nobody yet\n");
+    let proxy = Proxy::start(&options);
+    proxy.log.wait("that it is empty", |log| log.contains(" WARN ") && log.contains("no users"));
+    assert_eq!(warnings(&proxy), [""; 0]);
+}
+
+#[test]
 fn a_changed_list_is_in_force_after_a_reload() {
     let origin = Origin::echo();
     let target = origin.addr.to_string();

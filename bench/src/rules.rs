@@ -35,17 +35,26 @@ pub fn run(args: &Args) -> io::Result<()> {
         list.bytes() as f64 / list.len() as f64
     );
 
+    // The same with a port each.
+    let text: String = names.iter().map(|name| format!("{name}:443\n")).collect();
+    let (with_ports, _) = List::parse("ports", text.as_bytes());
+    println!(
+        "names_with_ports={} bytes_per_name_with_port={:.2}",
+        with_ports.len(),
+        with_ports.bytes() as f64 / with_ports.len() as f64
+    );
+
     // With a name of 127 labels in it, no question is cut short.
     let deep = [text.as_bytes(), long(0).as_bytes()].concat();
     let nets: String = (0..count).map(|n| format!("{}\n", public(n, 0))).collect();
-    let lists = [list, List::parse("deep", &deep).0, List::parse("nets", nets.as_bytes()).0];
+    let lists = [list, with_ports, List::parse("deep", &deep).0, List::parse("nets", nets.as_bytes()).0];
     println!(
         "networks={} bytes_per_network={:.2}",
-        lists[2].len(),
-        lists[2].bytes() as f64 / lists[2].len() as f64
+        lists[3].len(),
+        lists[3].bytes() as f64 / lists[3].len() as f64
     );
     let without = rules(Vec::new());
-    let [names_only, deep, nets] = lists.map(|list| rules(vec![Arc::new(list)]));
+    let [names_only, with_ports, deep, nets] = lists.map(|list| rules(vec![Arc::new(list)]));
     let questions = |name: &dyn Fn(u64) -> String| -> Vec<Target> {
         (0..QUESTIONS as u64)
             .map(|n| Target { host: Host::Name(name(n).into()), port: 443, is_absolute: false })
@@ -56,6 +65,8 @@ pub fn run(args: &Args) -> io::Result<()> {
     for (what, rules, asked) in [
         ("name_hit", &names_only, &hits),
         ("name_miss", &names_only, &misses),
+        ("name_with_port_hit", &with_ports, &hits),
+        ("name_with_port_miss", &with_ports, &misses),
         ("name_of_127_labels_miss", &names_only, &longs),
         ("name_of_127_labels_miss_in_a_deep_list", &deep, &longs),
     ] {

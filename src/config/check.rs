@@ -1,6 +1,7 @@
 //! `adit check [OPTIONS] [--tls] [--through http://PROXY:PORT] HOST[:PORT]`: what it takes besides the options of the proxy.
 
 use super::usage::UsageError;
+use crate::proto::base64;
 use crate::proto::target::{BadTarget, Host, Target};
 
 /// Its part of `--help`.
@@ -15,9 +16,10 @@ PORT both 80 and 443 are probed.
     10 a --deny, 11 --default, 12 the port, 13 the guard, 14 the proxy itself
     20 no such name, 21 nameservers fail, 22 or are silent, 23 --family
     30 refused, 31 unreachable, 32 timed out, 33 reset or failed in another way
-    40 TLS alert, 41 reset, 42 closed, 43 silence after ClientHello, 44 not TLS
+    40 TLS alert, 41 reset, 42 closed, 43 silence in the handshake, 44 not TLS
     45 certificate for another name, 46 expired or not yet valid, 47 self-signed
     50 reset, 51 closed, 52 silence after the request, 53 not HTTP
+    54 an error, of the destination or of the proxy of --through
     60 the proxy of --through refuses, 61 wants credentials, 62 is not reached,
     63 is none
 ";
@@ -131,23 +133,8 @@ fn through(url: &str) -> Option<Through> {
     };
     Some(Through {
         proxy: Target::from_authority(authority.as_bytes()).ok()?,
-        basic: credentials.map(|credentials| base64(credentials.as_bytes())),
+        basic: credentials.map(|credentials| base64::encode(credentials.as_bytes())),
     })
-}
-
-/// RFC 4648 4.
-fn base64(bytes: &[u8]) -> Box<str> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits =
-            chunk.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63];
-            out.push(if place <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    out.into_boxed_str()
 }
 
 #[cfg(test)]
@@ -221,11 +208,13 @@ mod tests {
         assert_eq!(through.basic.as_deref(), Some("YWxpY2U6czplQGM="));
         let error = error(&["--through", "http://alice:secret@p.test", "a.test"]);
         assert!(!error.contains("secret") && error.contains("--through"), "{error}");
-        for (text, encoded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            assert_eq!(&*base64(text.as_bytes()), encoded);
-        }
+    }
+
+    #[test]
+    fn check_config_probes_nothing() {
+        let command = command(&["check", "--check-config", "a.test"]);
+        assert!(matches!(command, Ok(Command::CheckConfig(_))), "{command:?}");
+        assert_eq!(error(&["--check-config"]), "adit check needs a destination: HOST or HOST:PORT");
     }
 
     #[test]

@@ -34,6 +34,22 @@ impl Alphabet {
     }
 }
 
+/// `bytes` in whole groups of four characters, padded with `=`.
+#[must_use]
+pub fn encode(bytes: &[u8]) -> Box<str> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits =
+            chunk.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
+            out.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out.into_boxed_str()
+}
+
 /// The bytes that `text` stands for, if it is just what an encoder writes: whole groups of four, padded with `=`.
 #[must_use]
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
@@ -79,8 +95,10 @@ mod tests {
             ("Zm9vYmFy", "foobar"),
         ] {
             assert_eq!(decode(text.as_bytes()).unwrap(), bytes.as_bytes());
+            assert_eq!(&*encode(bytes.as_bytes()), text);
         }
         assert_eq!(decode(b"+/+/").unwrap(), [0xfb, 0xff, 0xbf]);
+        assert_eq!(&*encode(&[0xfb, 0xff, 0xbf]), "+/+/");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod logins;
 pub mod lookup;
 pub mod onward;
 pub mod pool;
+pub mod proxy_status;
 pub mod relay;
 pub mod reply;
 pub mod resolv_conf;

@@ -12,7 +12,7 @@ mod tier;
 use super::guard::{Net, carried, special_purpose};
 use super::reply::Refusal;
 use super::target::{Host, Target};
-pub use list::{BadLines, List, MAX_BAD_LINES, MAX_LIST_BYTES};
+pub use list::{BadLines, List, MAX_BAD_LINES, MAX_LIST_BYTES, MAX_LIST_RANGES};
 pub use ports::Ports;
 pub use rule::{BadRule, Rule, parse_net};
 use std::borrow::Cow;
@@ -101,13 +101,26 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
-    /// Whether a rule is for one user only: it never speaks where nobody is asked for credentials.
-    #[must_use]
-    pub fn names_a_user(&self) -> bool {
+    /// The rules that are for one user only: those of the options first, then those of the lists.
+    pub fn rules_for_a_user(&self) -> impl Iterator<Item = RuleForUser<'_>> {
+        let options = self.deny.iter().chain(&self.allow).map(|rule| (rule, None));
         let lists = self.deny_lists.iter().chain(&self.allow_lists);
-        let in_lists = lists.flat_map(|list| list.rules());
-        self.deny.iter().chain(&self.allow).chain(in_lists).any(Rule::is_for_a_user)
+        let in_lists = lists.flat_map(|list| list.rules().iter().map(|rule| (rule, Some(list.label()))));
+        options
+            .chain(in_lists)
+            .filter_map(|(rule, list)| Some(RuleForUser { user: rule.user()?, rule: rule.text(), list }))
     }
+}
+
+/// A rule that is for one user only. It never speaks where nobody is asked for credentials, or where that user is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleForUser<'a> {
+    /// Whom it is for.
+    pub user: &'a str,
+    /// As the operator wrote it, with single spaces.
+    pub rule: &'a str,
+    /// The label of the list that it stands in, if it is not an option.
+    pub list: Option<&'a str>,
 }
 
 /// The policy, compiled. Built once, shared by all loops.

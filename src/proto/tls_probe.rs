@@ -141,7 +141,7 @@ pub enum Answer {
 /// What so many bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// More must come. If none does, this is all; nothing while nothing is known.
+    /// More must come, or the handshake does not get further. If none does, this is all; nothing while nothing is known.
     Incomplete(Option<Answer>),
     /// What follows does not change it.
     Complete(Answer),
@@ -164,6 +164,12 @@ pub fn read(bytes: &[u8]) -> Reading {
     let end = loop {
         match next_record(&mut rest) {
             Record::Incomplete => break None,
+            // Nothing protects it yet, so the part that is there counts: a server may put its whole flight into one record.
+            Record::Part(HANDSHAKE, content) => {
+                handshake.extend_from_slice(content);
+                break None;
+            }
+            Record::Part(_, _) => break None,
             Record::Of(HANDSHAKE, content) => handshake.extend_from_slice(content),
             // Between a TLS 1.3 server's hello and what is encrypted: the messages so far decide.
             Record::Of(CHANGE_CIPHER_SPEC, _) => {}
@@ -188,6 +194,8 @@ enum Record<'a> {
     Incomplete,
     /// Content type and content.
     Of(u8, &'a [u8]),
+    /// Likewise, and not all of it.
+    Part(u8, &'a [u8]),
     Broken,
 }
 
@@ -202,7 +210,7 @@ fn next_record<'a>(rest: &mut &'a [u8]) -> Record<'a> {
             *rest = behind;
             Record::Of(kind, content)
         }
-        None => Record::Incomplete,
+        None => Record::Part(kind, behind),
     }
 }
 

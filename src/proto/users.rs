@@ -73,6 +73,12 @@ impl Users {
         self.entries.is_empty()
     }
 
+    /// Whether there is a user of this name, to the letter.
+    #[must_use]
+    pub fn contains(&self, user: &str) -> bool {
+        self.find(user.as_bytes()).is_ok()
+    }
+
     /// The user's name as it is known, if there is such a user and this is the password.
     ///
     /// Takes from microseconds to seconds of CPU time: never called on a loop. An unknown user costs as much time as a wrong

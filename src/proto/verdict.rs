@@ -22,10 +22,10 @@ pub enum Cut {
     Silence,
 }
 
-/// What becomes of the same ClientHello without a name in it.
+/// What becomes of a handshake without what filters look for: the name in the ClientHello, or a certificate in clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nameless {
-    /// There was no name in it: the destination is an address.
+pub enum Without {
+    /// It was not there, or not the question.
     NotTried,
     /// It is cut off as well.
     CutToo,
@@ -51,8 +51,10 @@ pub enum Cause {
     Refused(Refusal),
     /// The server answers the ClientHello with this alert.
     TlsAlert(u8),
-    /// The connection stands, and the ClientHello is its end.
-    TlsCut(Cut, Nameless),
+    /// The connection stands, and the ClientHello is its end; what becomes of one without the name.
+    TlsCut(Cut, Without),
+    /// The ServerHello of TLS 1.2 or older comes, and not all that must follow it; whether one of TLS 1.3 comes.
+    FlightCut(Cut, Without),
     /// The server answers the ClientHello with something else; what it looks like.
     NotTls(&'static str),
     /// TLS is spoken, with a certificate that a client does not accept, from this issuer.
@@ -61,6 +63,11 @@ pub enum Cause {
     HttpCut(Cut),
     /// The answer to the request is not HTTP, or ambiguous. One sentence says what.
     NotHttp(&'static str),
+    /// The request is answered with this error, through a proxy, and nothing says which of the two has answered. Status and reason
+    /// phrase.
+    Unattributed(Box<str>),
+    /// What this cause says is not so at all addresses that accept connections, or was asked at several: which behave how.
+    At(Box<Cause>, Box<str>),
     /// The proxy that is asked through refuses; its status and reason phrase.
     ProxyRefused(Box<str>),
     /// It wants credentials, or others.
@@ -78,9 +85,9 @@ impl Cause {
         match self {
             Cause::Refused(refusal) => refusal_exit_code(refusal),
             Cause::TlsAlert(_) => 40,
-            Cause::TlsCut(Cut::Reset, _) => 41,
-            Cause::TlsCut(Cut::Closed, _) => 42,
-            Cause::TlsCut(Cut::Silence, _) => 43,
+            Cause::TlsCut(Cut::Reset, _) | Cause::FlightCut(Cut::Reset, _) => 41,
+            Cause::TlsCut(Cut::Closed, _) | Cause::FlightCut(Cut::Closed, _) => 42,
+            Cause::TlsCut(Cut::Silence, _) | Cause::FlightCut(Cut::Silence, _) => 43,
             Cause::NotTls(_) => 44,
             Cause::Certificate(CertificateFault::OtherName, _) => 45,
             Cause::Certificate(CertificateFault::NotValidNow, _) => 46,
@@ -89,10 +96,28 @@ impl Cause {
             Cause::HttpCut(Cut::Closed) => 51,
             Cause::HttpCut(Cut::Silence) => 52,
             Cause::NotHttp(_) => 53,
+            Cause::Unattributed(_) => 54,
+            Cause::At(cause, _) => cause.exit_code(),
             Cause::ProxyRefused(_) => 60,
             Cause::ProxyCredentials => 61,
             Cause::ProxyUnreachable(_) => 62,
             Cause::ProxyBroken => 63,
+        }
+    }
+
+    /// Whether it may be so at one address of the destination and not at others.
+    #[must_use]
+    pub fn may_differ_by_address(&self) -> bool {
+        matches!(self, Cause::TlsAlert(_) | Cause::TlsCut(..) | Cause::FlightCut(..) | Cause::HttpCut(_))
+    }
+
+    /// Whether two addresses behave alike, as far as both were asked.
+    #[must_use]
+    pub fn is_like(&self, other: &Cause) -> bool {
+        match (self, other) {
+            (Cause::TlsCut(cut, _), Cause::TlsCut(other, _))
+            | (Cause::FlightCut(cut, _), Cause::FlightCut(other, _)) => cut == other,
+            (cause, other) => cause == other,
         }
     }
 
@@ -109,23 +134,8 @@ impl Cause {
             Cause::TlsAlert(alert) => {
                 ["the server answers the ClientHello with the alert ", alert_name(*alert)].concat().into()
             }
-            Cause::TlsCut(cut, nameless) => {
-                let cut = match cut {
-                    Cut::Reset => "the connection is reset after the ClientHello",
-                    Cut::Closed => "the connection is closed after the ClientHello",
-                    Cut::Silence => "the ClientHello gets no answer",
-                };
-                let why = match nameless {
-                    Nameless::NotTried => ": a filter between here and the destination, or no TLS server",
-                    Nameless::CutToo => {
-                        ", with and without the name in it: a filter between here and the destination, or no TLS server"
-                    }
-                    Nameless::Answered => {
-                        ", and is not without the name in it: a filter on the name between here and the destination"
-                    }
-                };
-                [cut, why].concat().into()
-            }
+            Cause::TlsCut(cut, nameless) => tls_cut(*cut, *nameless).concat().into(),
+            Cause::FlightCut(cut, hidden) => flight_cut(*cut, *hidden).concat().into(),
             Cause::NotTls(looks_like) => {
                 ["the server does not speak TLS on this port; it looks like ", looks_like].concat().into()
             }
@@ -148,12 +158,58 @@ impl Cause {
             }
             .into(),
             Cause::NotHttp(details) => ["the answer is not HTTP: ", details].concat().into(),
+            Cause::Unattributed(status) => {
+                let who = ": by the proxy or the destination, it does not say";
+                ["the request is answered ", status, who].concat().into()
+            }
+            Cause::At(cause, which) => [&cause.sentence(), &**which].concat().into(),
             Cause::ProxyRefused(status) => ["the proxy says ", status].concat().into(),
             Cause::ProxyCredentials => "the proxy wants credentials: http://USER:PASSWORD@PROXY:PORT".into(),
             Cause::ProxyUnreachable(why) => ["there is no way to the proxy: ", why].concat().into(),
             Cause::ProxyBroken => "the proxy does not answer as a proxy does".into(),
         }
     }
+}
+
+fn tls_cut(cut: Cut, nameless: Without) -> [&'static str; 2] {
+    let cut = match cut {
+        Cut::Reset => "the connection is reset after the ClientHello",
+        Cut::Closed => "the connection is closed after the ClientHello",
+        Cut::Silence => "the ClientHello gets no answer",
+    };
+    let why = match nameless {
+        Without::NotTried => ": a filter between here and the destination, or no TLS server",
+        Without::CutToo => {
+            ", with and without the name in it: a filter between here and the destination, or no TLS server"
+        }
+        Without::Answered => {
+            ", and is not without the name in it: a filter on the name between here and the destination"
+        }
+    };
+    [cut, why]
+}
+
+fn flight_cut(cut: Cut, hidden: Without) -> [&'static str; 2] {
+    let cut = match cut {
+        Cut::Reset => "the connection is reset after the ServerHello",
+        Cut::Closed => "the connection is closed after the ServerHello",
+        // The long packets of the certificate are the first that are too long for a narrow path (RFC 2923 2.1).
+        Cut::Silence => {
+            return [
+                "nothing comes after the ServerHello",
+                ": large packets get lost on the way (path MTU), or a filter on the certificate",
+            ];
+        }
+    };
+    let why = match hidden {
+        Without::NotTried | Without::CutToo => {
+            ": a filter between here and the destination, or a server that fails"
+        }
+        Without::Answered => {
+            ", and with TLS 1.3, which hides the certificate, a ServerHello comes too: a filter on the certificate, or a server that fails"
+        }
+    };
+    [cut, why]
 }
 
 /// What is refused before and while dialing; the rest of the table is about requests and clients.
@@ -225,8 +281,14 @@ pub fn verdict(connect: Option<&Probed>, http: Option<&Probed>) -> (String, u8) 
             cause.exit_code()
         }
         (Some(Err(cause)), Some(Err(_)) | None) | (None, Some(Err(cause))) => {
-            let is_reachable = matches!(cause, Cause::Certificate(..));
-            say(&[if is_reachable { "reachable, but " } else { "not reachable: " }, &cause.sentence()]);
+            let so_far = if matches!(cause, Cause::Certificate(..)) {
+                "reachable, but "
+            } else if matches!(cause, Cause::Unattributed(_)) {
+                "unclear: "
+            } else {
+                "not reachable: "
+            };
+            say(&[so_far, &cause.sentence()]);
             cause.exit_code()
         }
         // The caller's slip.
@@ -260,9 +322,9 @@ mod tests {
             Cause::Refused(Refusal::DialTimeout),
             Cause::Refused(Refusal::ConnectionReset),
             Cause::TlsAlert(40),
-            Cause::TlsCut(Cut::Reset, Nameless::Answered),
-            Cause::TlsCut(Cut::Closed, Nameless::CutToo),
-            Cause::TlsCut(Cut::Silence, Nameless::NotTried),
+            Cause::TlsCut(Cut::Reset, Without::Answered),
+            Cause::TlsCut(Cut::Closed, Without::CutToo),
+            Cause::TlsCut(Cut::Silence, Without::NotTried),
             Cause::NotTls("SSH"),
             Cause::Certificate(CertificateFault::OtherName, "X".into()),
             Cause::Certificate(CertificateFault::NotValidNow, "X".into()),
@@ -271,6 +333,7 @@ mod tests {
             Cause::HttpCut(Cut::Closed),
             Cause::HttpCut(Cut::Silence),
             Cause::NotHttp("it does not begin with HTTP/"),
+            Cause::Unattributed("403 No".into()),
             Cause::ProxyRefused("403 No".into()),
             Cause::ProxyCredentials,
             Cause::ProxyUnreachable("refused"),
@@ -286,6 +349,22 @@ mod tests {
     }
 
     #[test]
+    fn a_handshake_that_is_cut_later_has_the_code_of_the_cut_and_its_own_sentence() {
+        let without = [Without::NotTried, Without::CutToo, Without::Answered];
+        for cut in [Cut::Reset, Cut::Closed, Cut::Silence] {
+            for without in without {
+                let (early, late) = (Cause::TlsCut(cut, without), Cause::FlightCut(cut, without));
+                assert_eq!(early.exit_code(), late.exit_code());
+                assert!(early.sentence().contains("ClientHello") && late.sentence().contains("ServerHello"));
+                assert!(early.may_differ_by_address() && late.may_differ_by_address());
+                assert!(!early.is_like(&late) && early.is_like(&Cause::TlsCut(cut, Without::NotTried)));
+            }
+        }
+        assert!(!Cause::TlsAlert(40).is_like(&Cause::TlsAlert(80)));
+        assert!(!Cause::NotTls("SSH").may_differ_by_address());
+    }
+
+    #[test]
     fn the_last_line_tells_http_and_https_apart() {
         let well = || Ok(Box::default());
         for (connect, http, text, code) in [
@@ -298,7 +377,7 @@ mod tests {
                 0,
             ),
             (
-                Some(Err(Cause::TlsCut(Cut::Reset, Nameless::Answered))),
+                Some(Err(Cause::TlsCut(Cut::Reset, Without::Answered))),
                 Some(well()),
                 "HTTP works and HTTPS does not: the connection is reset after the ClientHello, and is not without the \
                  name in it: a filter on the name between here and the destination",
@@ -309,6 +388,19 @@ mod tests {
                 Some(Err(Cause::HttpCut(Cut::Closed))),
                 "HTTPS works and HTTP does not: the connection is closed without an answer to the request",
                 51,
+            ),
+            (
+                None,
+                Some(Err(Cause::Unattributed("403 No".into()))),
+                "unclear: the request is answered 403 No: by the proxy or the destination, it does not say",
+                54,
+            ),
+            (
+                Some(Err(Cause::At(Cause::TlsAlert(80).into(), " (at 192.0.2.1; 192.0.2.2 answers)".into()))),
+                None,
+                "not reachable: the server answers the ClientHello with the alert internal_error \
+                 (at 192.0.2.1; 192.0.2.2 answers)",
+                40,
             ),
             (
                 Some(Err(denied())),

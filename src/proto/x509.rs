@@ -52,6 +52,9 @@ pub struct Certificate {
     pub is_for_host: bool,
 }
 
+/// Instead of a name that has nothing that is shown of it: some have a mail address only, and some nothing at all.
+const NO_NAME: &str = "(no name)";
+
 /// A distinguished name, as far as it is shown; printable ASCII, empty where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Name {
@@ -114,6 +117,15 @@ impl Certificate {
 }
 
 impl Name {
+    /// The common name; without one, the organization.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        match (&*self.common_name, &*self.organization) {
+            ("", "") => NO_NAME,
+            ("", name) | (name, _) => name,
+        }
+    }
+
     fn read(name: &[u8]) -> Name {
         let mut read = Name::default();
         let mut sets = Der(name);
@@ -162,6 +174,7 @@ impl Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Name { common_name, organization } = self;
         match (&**common_name, &**organization) {
+            ("", "") => f.write_str(NO_NAME),
             ("", organization) => write!(f, "O={organization}"),
             (common_name, "") => write!(f, "CN={common_name}"),
             (common_name, organization) => write!(f, "CN={common_name}, O={organization}"),

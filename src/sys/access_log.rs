@@ -6,8 +6,8 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 
+use super::clock::unix_time;
 use super::output::Output;
-use super::syslog::unix_time;
 use crate::config::{AccessLogConfig, AccessLogTarget, LOG_BACKLOG_BYTES as BACKLOG_BYTES};
 use crate::proto::session::Record;
 use crate::proto::tick::Tick;

@@ -29,6 +29,10 @@ use crate::proto::verdict::{Cause, Cut, Probed, verdict};
 pub const PROBE_WAIT_MAX_MS: u64 = 5_000;
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
+/// Of a destination's other addresses that accept connections so many are asked how they behave.
+const OTHERS_ASKED: usize = 4;
+/// How what is said of an answer begins.
+const STATUS_DIGITS: usize = 3;
 
 /// Probes what `check` names and says to `out` what it finds, which ends with the verdict. Returns the exit code. `settings` and
 /// `names` are those that a proxy with the same options has.
@@ -46,8 +50,19 @@ pub fn run(
     let rules = &policy.rules;
     let wire = Wire::new(names, config.sources, PROBE_WAIT_MAX_MS.min(config.timeouts.dial_ms))?;
     let client = client(config, rules);
-    let mut checking =
-        Checking { check, config, rules, client, wire, out, found: None, proxy: None, muted: false };
+    let mut checking = Checking {
+        check,
+        config,
+        rules,
+        client,
+        wire,
+        out,
+        found: None,
+        proxy: None,
+        muted: false,
+        at: String::new(),
+        unattributed: None,
+    };
     let (http, connect) = checking.probes();
     let (sentence, code) = verdict(connect.as_ref(), http.as_ref());
     checking.text(format_args!("\nverdict: {sentence}\n"));
@@ -76,6 +91,10 @@ struct Checking<'a> {
     proxy: Option<SocketAddr>,
     /// What is done once more is not said once more.
     muted: bool,
+    /// Stands before what one of several addresses is found to do.
+    at: String,
+    /// The answer to plain HTTP, if it is an error of whom the proxy does not say that it is its own, and most are not.
+    unattributed: Option<Box<str>>,
 }
 
 /// A connection that stands, and what has come over it.
@@ -86,6 +105,16 @@ type Opened = (TcpStream, Vec<u8>);
 struct Route<'a> {
     address: SocketAddr,
     target: &'a Target,
+    place: Place,
+}
+
+/// How much is asked at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Everything: here a client gets its connection.
+    First,
+    /// As much as it takes to tell whether it behaves like the first.
+    Other,
 }
 
 impl Checking<'_> {
@@ -116,6 +145,15 @@ impl Checking<'_> {
         };
         let http = http.map(|port| self.probe(Service::Http, port));
         let connect = connect.map(|port| self.probe(Service::Connect, port));
+        // An error that answers CONNECT is the proxy's: the same one may well be, where it answers plain HTTP.
+        let http = match (self.unattributed.take(), http, &connect) {
+            (Some(said), Some(Ok(_)), Some(Err(Cause::ProxyRefused(other))))
+                if said.get(..STATUS_DIGITS) == other.get(..STATUS_DIGITS) =>
+            {
+                Some(Err(Cause::Unattributed(said)))
+            }
+            (_, http, _) => http,
+        };
         match (&http, &connect, self.check.port) {
             // A port of neither kind may be open for the other one.
             (None, Some(Err(Cause::Refused(Refusal::PortNotAllowed { .. }))), Some(port)) => {
@@ -139,20 +177,64 @@ impl Checking<'_> {
             Service::Http => "\nplain HTTP to ",
         };
         self.text(format_args!("{what}{target}\n"));
-        let address = match self.proxy {
-            Some(proxy) => proxy,
+        let addresses = match self.proxy {
+            Some(proxy) => vec![proxy],
             None => self.judge_and_dial(service, target)?,
         };
-        let route = Route { address, target };
         match service {
-            Service::Http => self.request(route),
-            Service::Connect if port == HTTPS_PORT || self.check.tls == TlsProbe::Always => self.tls(route),
-            Service::Connect => self.open(route).map(|_| Box::default()),
+            Service::Http => self.ask_each(target, &addresses, Checking::request),
+            Service::Connect if port == HTTPS_PORT || self.check.tls == TlsProbe::Always => {
+                self.ask_each(target, &addresses, Checking::tls)
+            }
+            // All of them have been connected to.
+            Service::Connect if self.proxy.is_none() => Ok(Box::default()),
+            Service::Connect => {
+                self.ask_each(target, &addresses, |this, route| this.open(route).map(|_| Box::default()))
+            }
         }
     }
 
+    /// Asks at the first address, as a client would; where that fails in a way that others need not, at some of the others too.
+    fn ask_each(
+        &mut self,
+        target: &Target,
+        addresses: &[SocketAddr],
+        ask: fn(&mut Self, Route<'_>) -> Probed,
+    ) -> Probed {
+        let Some((&first, others)) = addresses.split_first() else { return Ok(Box::default()) };
+        let width = addresses.iter().map(|address| address.ip().to_string().len()).max().unwrap_or(0);
+        let mut ask_at = |address: SocketAddr, place| {
+            if !others.is_empty() {
+                self.at = format!("{:width$}  ", address.ip());
+            }
+            let probed = ask(self, Route { address, target, place });
+            self.at.clear();
+            probed
+        };
+        let cause = match ask_at(first, Place::First) {
+            Err(cause) if cause.may_differ_by_address() && !others.is_empty() => cause,
+            probed => return probed,
+        };
+        let mut which = format!(" (at {}", first.ip());
+        for (nth, other) in others.iter().enumerate() {
+            // Writing to a String cannot fail.
+            if nth == OTHERS_ASKED {
+                let _ = write!(which, "; {} more not asked", others.len() - nth);
+                break;
+            }
+            let how = match ask_at(*other, Place::Other) {
+                Ok(_) | Err(Cause::Certificate(..)) => "answers",
+                Err(other) if other.is_like(&cause) => "likewise",
+                Err(_) => "fails otherwise",
+            };
+            let _ = write!(which, "; {} {how}", other.ip());
+        }
+        which.push(')');
+        Err(Cause::At(Box::new(cause), which.into()))
+    }
+
     /// As the proxy would: the name, its addresses, each of them.
-    fn judge_and_dial(&mut self, service: Service, target: &Target) -> Result<SocketAddr, Cause> {
+    fn judge_and_dial(&mut self, service: Service, target: &Target) -> Result<Vec<SocketAddr>, Cause> {
         match self.rules.judge_name(self.who(), target, service) {
             Early::Refuse(refusal, rule) => {
                 self.line("name", format_args!("rule={rule}  {}", refusal.details()));
@@ -211,14 +293,14 @@ impl Checking<'_> {
         found
     }
 
-    /// Judges and tries every address in the proxy's own order, one after the other. The first that stands is the destination;
-    /// without one, it is refused as a client would be.
-    fn dial(&mut self, service: Service, target: &Target, found: &Found) -> Result<SocketAddr, Refusal> {
+    /// Judges and tries every address in the proxy's own order, one after the other: those that accept connections.
+    /// Without one, it is refused as a client would be.
+    fn dial(&mut self, service: Service, target: &Target, found: &Found) -> Result<Vec<SocketAddr>, Refusal> {
         let mut eyeballs = Eyeballs::new(self.config.families);
         // Not the time of day: each attempt is over before the next is due.
         let mut clock = Tick(0);
         eyeballs.add(found.addresses.clone(), true, clock);
-        let mut first = None;
+        let mut connected = Vec::new();
         let width = found.addresses.iter().map(|ip| ip.to_string().len()).max().unwrap_or(0);
         while let Some(ip) = eyeballs.next_candidate(clock) {
             let completed = found.completed.as_deref();
@@ -230,13 +312,13 @@ impl Checking<'_> {
                 }
                 Verdict::Allow(rule) => {
                     let address = SocketAddr::new(ip, target.port);
-                    let connected = self.connect("tcp", format_args!("{ip:width$}  rule={rule}"), address);
+                    let result = self.connect("tcp", format_args!("{ip:width$}  rule={rule}"), address);
                     eyeballs.begin(address, rule, clock);
                     eyeballs.started();
-                    match connected {
+                    match result {
                         Ok(()) => {
                             eyeballs.take(FIRST_PLACE);
-                            first.get_or_insert(address);
+                            connected.push(address);
                         }
                         Err(failure) => eyeballs.failed(FIRST_PLACE, failure, clock),
                     }
@@ -244,13 +326,15 @@ impl Checking<'_> {
                 }
             }
         }
-        match (first, eyeballs.verdict()) {
-            (Some(address), _) => Ok(address),
-            (None, Some(eyeballs::Verdict::Failed(failure))) => Err(failure.refusal()),
-            (None, Some(eyeballs::Verdict::Denied(refusal, _))) => Err(refusal),
-            (None, Some(eyeballs::Verdict::Excluded)) => Err(Refusal::FamilyExcluded),
-            (None, Some(eyeballs::Verdict::Nothing) | None) => Err(Refusal::NameNotFound { rcode: 0 }),
+        if !connected.is_empty() {
+            return Ok(connected);
         }
+        Err(match eyeballs.verdict() {
+            Some(eyeballs::Verdict::Failed(failure)) => failure.refusal(),
+            Some(eyeballs::Verdict::Denied(refusal, _)) => refusal,
+            Some(eyeballs::Verdict::Excluded) => Refusal::FamilyExcluded,
+            Some(eyeballs::Verdict::Nothing) | None => Refusal::NameNotFound { rcode: 0 },
+        })
     }
 
     /// The address at which the proxy of `--through` accepts connections. No rule of ours speaks of it.
@@ -315,7 +399,10 @@ impl Checking<'_> {
     /// With the time that has passed.
     fn timed_line(&mut self, label: &str, text: fmt::Arguments<'_>, begun: Tick) {
         let ms = self.wire.now().since(begun);
-        self.line(label, format_args!("{text} in {ms} ms"));
+        if !self.muted {
+            // As in text().
+            let _ = Out(self.out).write_fmt(format_args!("  {label:7} {}{text} in {ms} ms\n", self.at));
+        }
     }
 
     /// Labels stand in a column.

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::{self, When};
-use crate::proto::rules::{List, MAX_LIST_BYTES};
+use crate::proto::rules::{List, MAX_LIST_BYTES, MAX_LIST_RANGES};
+
+/// More lines of a list than this, each asked for every destination, take over 10 µs: that is told.
+const MANY_ONE_BY_ONE: usize = 1000;
 
 /// A file that cannot be read.
 #[derive(Debug)]
@@ -37,6 +40,18 @@ fn read_one(path: &Path, when: When) -> Result<Arc<List>, Unreadable> {
     }
     if bad.count > bad.first.len() {
         log::warn!("{file}: {} lines are left out in all", bad.count);
+    }
+    if list.out_of_ranges() > 0 {
+        let lines = list.out_of_ranges();
+        log::warn!(
+            "{file}: {lines} lines are asked one by one: only {MAX_LIST_RANGES} ranges of ports are found quickly"
+        );
+    }
+    if list.one_by_one() > MANY_ONE_BY_ONE {
+        let lines = list.one_by_one();
+        log::warn!(
+            "{file}: {lines} lines are asked one by one, which slows down every request: lists are for names and networks"
+        );
     }
     log::info!("{file}: {} destinations in {} bytes", list.len(), list.bytes());
     Ok(Arc::new(list))

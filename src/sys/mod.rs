@@ -2,6 +2,7 @@
 pub mod accept;
 pub mod access_log;
 pub mod check;
+pub mod clock;
 pub mod dial;
 pub mod event_loop;
 pub mod files;

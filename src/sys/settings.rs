@@ -12,9 +12,12 @@ use super::list_files;
 use super::name_files;
 use super::names::NamesConfig;
 use crate::config::{Config, DEFAULT_HOSTS};
+use crate::proto::rules::RuleForUser;
 use crate::proto::session::Policy;
 use crate::proto::users::{MAX_FILE_BYTES, Users};
 
+/// Rules for a user that does not exist, as far as they are told one by one; the others are counted.
+const MAX_UNKNOWN_USERS: usize = 8;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A file that the configuration names cannot be used.
@@ -79,6 +82,32 @@ fn read_users(config: &Config, when: When) -> Result<Option<Arc<Users>>, BadFile
     }
 }
 
+/// A slip in a user's name makes a rule say nothing, and a `--deny` that says nothing lets everybody through.
+fn warn_of_users(config: &Config, users: Option<&Users>) {
+    let mut rules = config.policy.rules_for_a_user();
+    let Some(users) = users else {
+        if rules.next().is_some() {
+            log::warn!("rules for a user say nothing without --users");
+        }
+        return;
+    };
+    if users.is_empty() {
+        log::warn!("--users has no users: nobody is let in");
+        return;
+    }
+    let mut unknown = 0;
+    for RuleForUser { user, rule, list } in rules.filter(|of| !users.contains(of.user)) {
+        unknown += 1;
+        if unknown <= MAX_UNKNOWN_USERS {
+            let (list, colon) = list.map_or(("", ""), |list| (list, ": "));
+            log::warn!("--users has no {user}: this rule says nothing: {list}{colon}{rule}");
+        }
+    }
+    if unknown > MAX_UNKNOWN_USERS {
+        log::warn!("{unknown} rules in all are for users that --users does not have");
+    }
+}
+
 /// A configuration and everything that was read for it, but for the files that are followed while the proxy runs
 /// ([`name_files`]).
 #[derive(Debug)]
@@ -97,10 +126,8 @@ impl Settings {
     pub fn read(mut config: Config, when: When) -> Result<Settings, BadFile> {
         config.policy.deny_lists = list_files::read(&config.deny_files, when)?;
         config.policy.allow_lists = list_files::read(&config.allow_files, when)?;
-        if config.users.is_none() && config.policy.names_a_user() {
-            log::warn!("rules for a user say nothing without --users");
-        }
         let users = read_users(&config, when)?;
+        warn_of_users(&config, users.as_deref());
         Ok(Settings { config, users })
     }
 

@@ -3,24 +3,16 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 
+use super::clock::unix_time;
 use crate::proto::target::push_decimal;
-use crate::proto::unix_time::UnixTime;
 
 /// Where the daemon listens.
 pub const SOCKET_PATH: &str = "/dev/log";
 /// Facility daemon (3) times 8, and severity informational (6): RFC 3164 4.1.1.
 const PRIORITY: &[u8] = b"<30>";
-
-/// What the clock on the wall says.
-#[must_use]
-pub fn unix_time() -> UnixTime {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    UnixTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// A socket that is not connected: the daemon is looked up for each line, so that it may come, go and come back.
 #[derive(Debug)]

@@ -89,9 +89,11 @@ def rule_list():
     return {
         "names": "a.test\n.b.test\n*.c.test # comment\nD.Test.\r\n\n# only a comment\nxn--bcher-kva.test\n",
         "nets": "10.0.0.0/8\n10.1.0.0/16\n192.0.2.7\n2001:db8::/32\n[2606::1]\n64:ff9b::/96\n::ffff:10.0.0.0/104\n",
-        "rules": "a.test:443\n*:25\n.b.test from 10.0.0.0/8\n* user alice\n[2001:db8::]/32:1-9 user bob from 192.0.2.1\n",
+        "rules": "a.test:443\n*:25\n.b.test from 10.0.0.0/8\n* user alice\n* user bob#1 # two\n[2001:db8::]/32:1-9 user bob from 192.0.2.1\n",
         "hosts": "127.0.0.1 localhost localhost.localdomain local\n255.255.255.255 broadcasthost\nfe80::1%lo0 localhost\n"
-        "ff02::1 ip6-allnodes\n0.0.0.0 0.0.0.0\n0.0.0.0 ads.test t.ads.test\n:: six.test\n::1 six.test\n",
+        "ff02::1 ip6-allnodes\n0.0.0.0 0.0.0.0\n0.0.0.0 203.0.113.7 ip6-ads.test ip6-loopback\n0.0.0.0 ads.test t.ads.test\n:: six.test\n::1 six.test\n",
+        "ports": "a.test:443\n.a.test:80\n*.b.test:1-1023\n10.0.0.0/8:443\n[2001:db8::]/32:443\n"
+        + "".join(f"c{n}.test:{n}\n" for n in range(1, 20)),
         "bom": b"\xef\xbb\xbfa.test\r\nb.test",
         "bad": "two words\n||ads.test^\na.*.test\n10.0.0.1/8\n192.0.2.1 ads.test\n0.0.0.0 a..b good.test\nb\xfccher.test\na.test user x y\n",
     }

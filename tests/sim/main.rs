@@ -26,7 +26,7 @@ use adit::proto::lookup::Families;
 use adit::proto::session::{Forwarded, Policy, Timeouts};
 use adit::proto::users::Users;
 
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 8_000;
 
 /// How often interesting things have happened.
 type Seen = BTreeMap<&'static str, u32>;

@@ -1,7 +1,8 @@
 //! Many names in little memory: 8 bytes each, and at most one for the index.
 //!
-//! A name is kept as a hash of 62 bits and the way it is meant. The hash is SipHash under keys of the process, so nobody can
-//! choose names that collide; that a name is taken for one of 200,000 others is a matter of 1 in 10^13 for each suffix.
+//! A name is kept as a hash of 58 bits, the number of its range of ports and the way it is meant. The hash is SipHash under keys
+//! of the process, so nobody can choose names that collide; that a name is taken for one of 200,000 others is a matter of 1 in 10^12
+//! for each suffix.
 
 use super::sort::sort;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
@@ -21,8 +22,17 @@ impl Kind {
     const ALL: [Kind; 3] = [Kind::Exact, Kind::Domain, Kind::Under];
 }
 
-/// The bits of an entry that hold its kind.
-const KIND_BITS: u64 = 3;
+/// Ranges of ports that names may have: whoever has the list numbers them from 0.
+pub(super) const MAX_RANGES: usize = 1 << RANGE_BITS;
+/// A bit for each range of ports, the lowest for number 0.
+pub(super) type RangeMask = u16;
+const _: () = assert!(MAX_RANGES == RangeMask::BITS as usize, "each has its bit");
+
+/// The lowest bits of an entry hold its kind, those above them the number of its range of ports.
+const KIND_BITS: u32 = 2;
+const RANGE_BITS: u32 = 4;
+const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
+const TAG_MASK: u64 = (1 << (KIND_BITS + RANGE_BITS)) - 1;
 /// The index has a place for so many entries: twice as many at worst.
 const ENTRIES_PER_PLACE: usize = 4;
 
@@ -46,12 +56,13 @@ impl Names {
         self.entries.reserve_exact(names);
     }
 
-    /// `name` is canonical.
-    pub(super) fn insert(&mut self, name: &str, kind: Kind) {
+    /// `name` is canonical, `range` is below [`MAX_RANGES`].
+    pub(super) fn insert(&mut self, name: &str, kind: Kind, range: usize) {
         let mut suffixes = self.suffixes(name);
         while suffixes.next().is_some() {}
         self.depths |= suffixes.depth;
-        self.entries.push((suffixes.hash() & !KIND_BITS) | kind as u64);
+        let tag = ((range as u64) << KIND_BITS) | kind as u64;
+        self.entries.push((suffixes.hash() & !TAG_MASK) | (tag & TAG_MASK));
     }
 
     pub(super) fn seal(&mut self) {
@@ -71,8 +82,9 @@ impl Names {
         self.index.resize(places + 1, position_u32(self.entries.len()));
     }
 
-    /// What holds for this name: how it is meant, and where in the name it begins. The shortest comes first.
-    pub(super) fn find(&self, asked: &str) -> Option<(Kind, usize)> {
+    /// What holds for this name with one of these ranges of ports: how it is meant, where in the name it begins, and the number of
+    /// the range. The shortest comes first.
+    pub(super) fn find(&self, asked: &str, ranges: RangeMask) -> Option<(Kind, usize, usize)> {
         let mut suffixes = self.suffixes(asked);
         while let Some(start) = suffixes.next() {
             if suffixes.depth > self.depths {
@@ -88,10 +100,11 @@ impl Names {
                 Kind::Under => start > 0,
             };
             for entry in self.near(hash) {
-                let apart = (entry ^ hash) & !KIND_BITS;
-                let kind = Kind::ALL.get((entry & KIND_BITS) as usize).copied().filter(holds);
-                if let (0, Some(kind)) = (apart, kind) {
-                    return Some((kind, start));
+                let tag = entry & TAG_MASK;
+                let range = (tag >> KIND_BITS) as usize;
+                let kind = Kind::ALL.get((tag & KIND_MASK) as usize).copied().filter(holds);
+                if let (0, 1, Some(kind)) = ((entry ^ hash) & !TAG_MASK, (ranges >> range) & 1, kind) {
+                    return Some((kind, start, range));
                 }
             }
         }
@@ -118,8 +131,8 @@ impl Names {
     }
 
     fn suffixes<'a>(&self, name: &'a str) -> Suffixes<'a> {
-        let hasher = self.keys.build_hasher();
-        Suffixes { hasher, name: name.as_bytes(), end: Some(name.len()), depth: 0 }
+        let (hasher, name) = (self.keys.build_hasher(), name.as_bytes());
+        Suffixes { hasher, name, start: name.len(), chunks_end: name.len(), depth: 0 }
     }
 }
 
@@ -128,13 +141,20 @@ fn position_u32(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
 
-/// A name's suffixes from the shortest on: one pass over the name hashes them all. What is hashed are the labels from the last to
-/// the first, each with a dot behind it: no two names make the same of that.
+/// What of a name is hashed at once.
+const CHUNK_BYTES: usize = 32;
+
+/// A name's suffixes from the shortest on: one pass over the name hashes them all. A suffix is cut into chunks of one size from its
+/// end on; they are hashed in this order, and then what is left in front. So the chunks are hashed once for all suffixes, whatever
+/// their labels are, and no two suffixes make the same of that.
 struct Suffixes<'a> {
+    /// Has seen the whole chunks.
     hasher: DefaultHasher,
     name: &'a [u8],
-    /// Where the labels end that are still to come.
-    end: Option<usize>,
+    /// Where the suffix begins; behind the end before the first.
+    start: usize,
+    /// What lies behind here is hashed.
+    chunks_end: usize,
     /// The bit for the suffix's number of labels; 0 before the first. Names have at most 127.
     depth: u128,
 }
@@ -142,16 +162,22 @@ struct Suffixes<'a> {
 impl Suffixes<'_> {
     /// Where the next suffix begins.
     fn next(&mut self) -> Option<usize> {
-        let rest = self.name.get(..self.end?)?;
-        let start = rest.iter().rposition(|&byte| byte == b'.').map_or(0, |dot| dot + 1);
-        self.hasher.write(rest.get(start..)?);
-        self.hasher.write(b".");
-        self.end = start.checked_sub(1);
+        // Nothing stands before the first suffix, and a dot before each other one.
+        let end = if self.depth == 0 { self.start } else { self.start.checked_sub(1)? };
+        let rest = self.name.get(..end)?;
+        self.start = rest.iter().rposition(|&byte| byte == b'.').map_or(0, |dot| dot + 1);
         self.depth = (self.depth << 1).max(1);
-        Some(start)
+        Some(self.start)
     }
 
-    fn hash(&self) -> u64 {
-        self.hasher.finish()
+    fn hash(&mut self) -> u64 {
+        while let Some(start) = self.chunks_end.checked_sub(CHUNK_BYTES).filter(|&start| start >= self.start)
+        {
+            self.hasher.write(&self.name[start..self.chunks_end]);
+            self.chunks_end = start;
+        }
+        let mut hasher = self.hasher.clone();
+        hasher.write(&self.name[self.start..self.chunks_end]);
+        hasher.finish()
     }
 }

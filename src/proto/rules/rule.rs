@@ -61,10 +61,18 @@ impl Rule {
         &self.text
     }
 
-    /// Whether it is for one user only.
-    #[must_use]
-    pub fn is_for_a_user(&self) -> bool {
-        self.user.is_some()
+    /// What its texts take.
+    pub(super) fn text_bytes(&self) -> usize {
+        let name = match &self.destination {
+            Destination::Name(name) | Destination::Domain(name) | Destination::Under(name) => name.len(),
+            Destination::Any | Destination::Net(_) => 0,
+        };
+        self.text.len() + name + self.user().map_or(0, str::len)
+    }
+
+    /// The user, if it is for one only.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// Whether it has anything to say about this client, its user and this port.
@@ -133,8 +141,8 @@ impl Rule {
 
 /// The name of a user: it is compared to the letter, and can be one of an htpasswd file.
 fn parse_user(name: &str) -> Result<Box<str>, BadRule> {
-    let bad = |byte: u8| byte == b':' || byte.is_ascii_control();
-    if name.len() > MAX_USER_BYTES || name.bytes().any(bad) {
+    let bad = |of: char| of == ':' || of.is_control();
+    if name.len() > MAX_USER_BYTES || name.contains(bad) {
         return Err(BadRule::User);
     }
     Ok(name.into())
@@ -236,6 +244,8 @@ pub enum BadRule {
     Wildcard,
     /// A hosts-file line with an address that sinks nothing.
     Sink,
+    /// A hosts-file line with an address in the place of a name.
+    AddressAsName,
     /// Not a port, a range of ports, or a list of them.
     Ports,
 }
@@ -249,7 +259,9 @@ impl BadRule {
             BadRule::Words => {
                 "DEST, and behind it 'from NET' and 'user NAME' as needed; no name may have a space in it"
             }
-            BadRule::User => "a user name of at most 255 bytes without a colon",
+            BadRule::User => {
+                "a user name of at most 255 bytes without a colon and without control characters"
+            }
             BadRule::Address => {
                 "an address or a network like 10.0.0.0/8, ::1 or, with a port, [2001:db8::]/32:443"
             }
@@ -261,6 +273,7 @@ impl BadRule {
                 "* alone or as the first label: *.example.com is everything under it, .example.com that and it"
             }
             BadRule::Sink => "0.0.0.0, 127.0.0.1, :: or ::1 in front of the names of a hosts line",
+            BadRule::AddressAsName => "names in a hosts line: an address to name stands alone on its line",
             BadRule::Ports => "ports from 1 to 65535 like 443 or 8000-8999",
         }
     }

@@ -370,9 +370,62 @@ fn rules_for_a_user_speak_only_for_that_one() {
             assert!(!asks, "{user:?} {client} {asked}");
         }
     }
-    assert!(setup(&["allow * user alice"]).policy.names_a_user());
-    assert!(setup(&["deny-file a.test;b.test user alice"]).policy.names_a_user());
-    assert!(!setup(&["allow * from 10.0.0.0/8", "deny-file a.test;b.test"]).policy.names_a_user());
+}
+
+#[test]
+fn rules_for_a_user_are_told_apart() {
+    let setup = setup(&[
+        "allow *  user alice",
+        "deny a.test from 10.0.0.0/8 user bob",
+        "deny a.test",
+        "deny-file a.test;b.test user carol",
+        "allow-file 10.0.0.0/8",
+    ]);
+    let all: Vec<_> = setup.policy.rules_for_a_user().map(|of| (of.user, of.rule, of.list)).collect();
+    let expected = [
+        ("bob", "a.test from 10.0.0.0/8 user bob", None),
+        ("alice", "* user alice", None),
+        ("carol", "b.test user carol", Some("lists/d.txt")),
+    ];
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn the_name_of_a_rule_is_one_word_and_bounded() {
+    let name = format!("{}test", "a.".repeat(122));
+    // Users have names of any script.
+    let users = ["u".repeat(255), "\u{e4}".repeat(127), "a#%\"\\=,;".to_owned()];
+    let from = "2001:db8:ffff:ffff:ffff:ffff:ffff:fff0/124";
+    let label = format!("lists/\u{2028}\u{a0}\u{85} {}", "\u{e4} ".repeat(500));
+    let mut longest = 0;
+    for (destination, asked) in [
+        (format!("*.{name}."), format!("b.{name}")),
+        (format!(".{name}"), name.clone()),
+        ("[0:0:0:0:0:ffff:8.8.8.0]/120".into(), "a.test".into()),
+        ("*".into(), "a.test".into()),
+    ] {
+        for user in &users {
+            let scope = format!("\t from   {from}  user {user}");
+            for text in ["", &scope].map(|scope| format!("{destination}:10000-65535{scope}")) {
+                let mut listed = setup(&[]);
+                listed.policy.deny_lists.push(List::parse(&label, text.as_bytes()).0.into());
+                for rules in [setup(&[&format!("deny {text}")]).rules(), listed.rules()] {
+                    let who = Who { address: ip("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"), user: Some(user) };
+                    let target = target(&format!("{asked}:65535"));
+                    let verdict = rules.judge_address(who, &target, None, ip("8.8.8.8"), Service::Connect);
+                    let Verdict::Deny(_, rule) = verdict else { panic!("{text}") };
+                    assert!(rule.starts_with("deny"), "{text}: {rule}");
+                    assert!(!rule.contains(|of: char| of.is_whitespace() || of.is_control()), "{rule:?}");
+                    longest = longest.max(rule.len());
+                }
+            }
+        }
+    }
+    // Option and label, DEST with ports, from and user.
+    assert!(longest <= (10 + 128 + 1) + (255 + 12) + (6 + 43) + (6 + 255), "{longest}");
+    for bad in ["a\u{7}b", "a\u{7f}", "a\u{84}b", "\u{9b}31m"] {
+        assert_eq!(Rule::parse(&format!("* user {bad}")), Err(BadRule::User), "{bad:?}");
+    }
 }
 
 #[test]

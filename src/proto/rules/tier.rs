@@ -83,7 +83,9 @@ impl<'a> Tier<'a> {
         let any_name = asked.may_be_completed();
         let may_hold = |rule: &Rule| (any_name || rule.is_for_addresses()) && rule.speaks_for(asked);
         self.rules.iter().any(may_hold)
-            || self.lists.iter().any(|list| list.may_yet_hold(any_name) || list.rules().iter().any(may_hold))
+            || self.lists.iter().any(|list| {
+                list.may_yet_hold(asked.target.port, any_name) || list.rules().iter().any(may_hold)
+            })
     }
 }
 

@@ -75,11 +75,17 @@ fn a_prefix_is_incomplete_and_what_follows_changes_nothing() {
     }
 }
 
+/// Its last bytes are the one extension.
 #[test]
-fn a_hello_counts_also_when_nothing_follows() {
+fn a_hello_is_known_before_what_follows_it() {
     let hello_bytes = 5 + usize::from(u16::from_be_bytes([TLS12[3], TLS12[4]]));
     assert_eq!(read(&TLS12[..hello_bytes]), Reading::Incomplete(Some(hello(0x0303, None))));
     assert_eq!(read(&TLS12[..hello_bytes - 1]), Reading::Incomplete(None));
+    // All in one record.
+    let flight = record(HANDSHAKE, &messages(TLS12));
+    assert_eq!(read(&flight[..hello_bytes - 1]), Reading::Incomplete(None));
+    assert_eq!(read(&flight[..hello_bytes + 9]), Reading::Incomplete(Some(hello(0x0303, None))));
+    assert_eq!(read(&flight[..flight.len() - 1]), Reading::Incomplete(Some(hello(0x0303, Some(LEAF)))));
 }
 
 #[test]

@@ -60,6 +60,18 @@ fn names_match_as_clients_match_them() {
 }
 
 #[test]
+fn a_name_that_is_none_says_so() {
+    for (name, long, short) in [
+        (named("", ""), "(no name)", "(no name)"),
+        (named("", "Org"), "O=Org", "Org"),
+        (named("Name", ""), "CN=Name", "Name"),
+        (named("Name", "Org"), "CN=Name, O=Org", "Name"),
+    ] {
+        assert_eq!((&*name.to_string(), name.short()), (long, short));
+    }
+}
+
+#[test]
 fn moments_of_both_kinds_compare_as_text() {
     let far = made(|params| {
         params.not_before = date_time_ymd(1975, 1, 2);

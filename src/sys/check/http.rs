@@ -1,12 +1,14 @@
 //! What a request gets: from the destination itself, or from a proxy, which may answer for it or open a tunnel.
 
+use super::wire::Ended;
 use super::{Checking, HTTP_PORT, Opened, Route, cut_word};
 use crate::proto::fields::Storage;
-use crate::proto::response::{self, AnswerTo};
+use crate::proto::proxy_status::{self, ProxyStatus};
+use crate::proto::response::{self, AnswerTo, ResponseHead};
 use crate::proto::scan::{Broken, Scan, Scanned};
 use crate::proto::target::Target;
 use crate::proto::tls_probe::printable;
-use crate::proto::verdict::{Cause, Cut, Probed};
+use crate::proto::verdict::{Cause, Probed};
 
 /// Of a field's value so much is shown.
 const FIELD_BYTES: usize = 300;
@@ -21,8 +23,18 @@ struct Answer {
     status: u16,
     /// Status, reason phrase, and what `Proxy-Status` has to say.
     said: String,
+    by: By,
+}
+
+/// Who has answered: the proxy or the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
     /// A proxy says that it has answered instead of the destination (RFC 9209 2.1.1).
-    is_of_proxy: bool,
+    Proxy,
+    /// One that says such things does not say this one.
+    Destination,
+    /// None says anything.
+    Unknown,
 }
 
 impl Checking<'_> {
@@ -35,11 +47,19 @@ impl Checking<'_> {
             route.target.push_host(HTTP_PORT, &mut request);
         }
         self.push_rest(route.target, HTTP_PORT, b"/ HTTP/1.1\r\nHost: ", &mut request);
-        let answer = self.ask("http", &mut opened, &request)?;
-        match (self.proxy, answer) {
-            (Some(_), Answer { status: 407, .. }) => Err(Cause::ProxyCredentials),
-            (Some(_), Answer { is_of_proxy: true, said, .. }) => Err(Cause::ProxyRefused(said.into())),
-            (Some(_) | None, _) => Ok(Box::default()),
+        let Answer { status, said, by } = self.ask("http", &mut opened, &request)?;
+        if self.proxy.is_none() {
+            return Ok(Box::default());
+        }
+        match (status, by) {
+            (407, _) => Err(Cause::ProxyCredentials),
+            (_, By::Proxy) => Err(Cause::ProxyRefused(said.into())),
+            (403 | 500..=599, By::Unknown) => Err(Cause::Unattributed(said.into())),
+            (400..=499, By::Unknown) => {
+                self.unattributed = Some(said.into());
+                Ok(Box::default())
+            }
+            (_, By::Destination | By::Unknown) => Ok(Box::default()),
         }
     }
 
@@ -73,52 +93,61 @@ impl Checking<'_> {
     fn ask(&mut self, label: &str, opened: &mut Opened, request: &[u8]) -> Result<Answer, Cause> {
         let (stream, bytes) = opened;
         let begun = self.wire.now();
-        let has_head = |bytes: &[u8]| Scan::for_response().scan(bytes) != Scanned::Incomplete;
-        let cut = self.wire.ask(stream, request, bytes, &has_head);
-        let bad = match Scan::for_response().scan(bytes) {
+        let has_head = |bytes: &[u8]| final_head(bytes).1 != Scanned::Incomplete;
+        let ended = self.wire.ask(stream, request, bytes, &has_head);
+        let (from, scanned) = final_head(bytes);
+        let bad = match scanned {
             Scanned::Complete(length) => {
-                let behind = bytes.split_off(length);
+                let behind = bytes.split_off(from + length);
                 let head = std::mem::replace(bytes, behind);
-                match response::parse(&head, &mut Storage::new(), AnswerTo::Head) {
+                match response::parse(
+                    head.get(from..).unwrap_or_default(),
+                    &mut Storage::new(),
+                    AnswerTo::Head,
+                ) {
                     Ok(head) => return Ok(self.show(label, &head, begun)),
                     Err(bad) => bad.0,
                 }
             }
             Scanned::Bad(Broken::Byte(details)) => details,
             Scanned::Bad(Broken::FirstLineTooLong | Broken::TooLarge) => "its head is over 16 KiB",
-            Scanned::Incomplete => {
-                let cut = cut.unwrap_or(Cut::Closed);
-                self.timed_line(label, format_args!("{} after the request", cut_word(cut)), begun);
-                return Err(Cause::HttpCut(cut));
-            }
+            Scanned::Incomplete => match ended {
+                Ended::Cut(cut) => {
+                    self.timed_line(label, format_args!("{} after the request", cut_word(cut)), begun);
+                    return Err(Cause::HttpCut(cut));
+                }
+                // What is incomplete was not enough.
+                Ended::TooMuch | Ended::Enough => "interim responses without an end",
+            },
         };
         self.timed_line(label, format_args!("not HTTP: {bad}"), begun);
         Err(Cause::NotHttp(bad))
     }
 
-    fn show(
-        &mut self,
-        label: &str,
-        head: &response::ResponseHead<'_>,
-        begun: crate::proto::tick::Tick,
-    ) -> Answer {
+    fn show(&mut self, label: &str, head: &ResponseHead<'_>, begun: crate::proto::tick::Tick) -> Answer {
         let mut said = format!("{} {}", head.status, shown(head.reason));
         self.timed_line(label, format_args!("{said}"), begun);
-        let mut is_of_proxy = false;
+        let mut by = By::Unknown;
         for name in FIELDS_SHOWN {
             for value in head.fields.values(name) {
-                let value = shown(value);
-                self.line("", format_args!("{name}: {value}"));
-                if name == PROXY_STATUS && !is_of_proxy {
-                    is_of_proxy = behind(&value, "error=").is_some();
-                    if let Some(details) = behind(&value, "details=\"") {
-                        said.push_str(": ");
-                        said.push_str(details.strip_suffix('"').unwrap_or(details));
-                    }
+                self.line("", format_args!("{name}: {}", shown(value)));
+                if name != PROXY_STATUS || by == By::Proxy {
+                    continue;
                 }
+                by = match proxy_status::read(value) {
+                    ProxyStatus::Broken => by,
+                    ProxyStatus::NoError => By::Destination,
+                    ProxyStatus::Error(details) => {
+                        if !details.is_empty() {
+                            said.push_str(": ");
+                            said.push_str(&shown(&details));
+                        }
+                        By::Proxy
+                    }
+                };
             }
         }
-        Answer { status: head.status, said, is_of_proxy }
+        Answer { status: head.status, said, by }
     }
 }
 
@@ -126,8 +155,19 @@ fn shown(bytes: &[u8]) -> Box<str> {
     printable(bytes.get(..FIELD_BYTES).unwrap_or(bytes))
 }
 
-/// What follows the first `what`. By hand: the search of the standard library is for long texts, and long itself.
-fn behind<'a>(text: &'a str, what: &str) -> Option<&'a str> {
-    let at = text.as_bytes().windows(what.len()).position(|part| part == what.as_bytes())?;
-    text.get(at + what.len()..)
+/// The head that answers, behind interim responses (RFC 9110 15.2), and where it begins. 101 is an answer.
+fn final_head(bytes: &[u8]) -> (usize, Scanned) {
+    let mut from = 0;
+    loop {
+        let rest = bytes.get(from..).unwrap_or_default();
+        let scanned = Scan::for_response().scan(rest);
+        if let Scanned::Complete(length) = scanned
+            && let Ok(ResponseHead { status: 100 | 102..=199, .. }) =
+                response::parse(rest.get(..length).unwrap_or_default(), &mut Storage::new(), AnswerTo::Head)
+        {
+            from += length;
+        } else {
+            return (from, scanned);
+        }
+    }
 }

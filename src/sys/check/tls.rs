@@ -2,18 +2,24 @@
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Checking, Opened, Route, cut_word};
+use super::wire::Ended;
+use super::{Checking, Opened, Place, Route, cut_word};
 use crate::proto::target::Host;
 use crate::proto::tls_probe::{Answer, Offer, RANDOM_BYTES, Reading, alert_name, client_hello, read};
 use crate::proto::unix_time::UnixTime;
-use crate::proto::verdict::{Cause, CertificateFault, Cut, Nameless, Probed};
-use crate::proto::x509::{Certificate, Moment, Name};
-use crate::sys::syslog::unix_time;
+use crate::proto::verdict::{Cause, CertificateFault, Cut, Probed, Without};
+use crate::proto::x509::{Certificate, Moment};
+use crate::sys::clock::unix_time;
+
+/// What has no end looks like this.
+const ENDLESS: &str = "TLS, but without an end";
 
 /// What became of a hello.
 enum Heard {
     /// With the server's certificate, where it comes in clear.
     Hello(Option<Vec<u8>>),
+    /// It began well, as before, and then ended so.
+    HelloCut(Option<Vec<u8>>, Cut),
     Alert(u8),
     NotTls(&'static str),
     Cut(Cut),
@@ -31,25 +37,41 @@ impl Checking<'_> {
             Heard::Hello(Some(der)) => return self.certificate(&der),
             Heard::Hello(None) => return Ok(Box::default()),
             Heard::NotTls(looks_like) => return Err(Cause::NotTls(looks_like)),
+            Heard::HelloCut(certificate, cut) => {
+                if let Some(der) = certificate {
+                    // What is wrong with it comes second.
+                    let _ = self.certificate(&der);
+                }
+                Cause::FlightCut(cut, Without::NotTried)
+            }
             Heard::Alert(alert) => Cause::TlsAlert(alert),
-            Heard::Cut(cut) => Cause::TlsCut(cut, Nameless::NotTried),
+            Heard::Cut(cut) => Cause::TlsCut(cut, Without::NotTried),
         };
         // Perhaps only because nothing newer was offered. Who is silent, is so for longer.
-        if !matches!(cause, Cause::TlsCut(Cut::Silence, _))
-            && let Heard::Hello(_) = self.hello_again("with TLS 1.3 offered: ", route, Offer::UpTo13, name)
-        {
-            return Ok(" (TLS 1.3 only, so its certificate is not seen from outside)".into());
+        let is_silent = matches!(cause, Cause::TlsCut(Cut::Silence, _) | Cause::FlightCut(Cut::Silence, _));
+        if !is_silent {
+            let newer = self.hello_again("with TLS 1.3 offered: ", route, Offer::UpTo13, name);
+            match (newer, &cause) {
+                // Nothing is known of what follows it, of which the certificate is a part.
+                (Heard::Hello(_), Cause::FlightCut(cut, _)) => {
+                    return Err(Cause::FlightCut(*cut, Without::Answered));
+                }
+                (Heard::Hello(_), _) => {
+                    return Ok(" (TLS 1.3 only, so its certificate is not seen from outside)".into());
+                }
+                (Heard::HelloCut(..) | Heard::Alert(_) | Heard::NotTls(_) | Heard::Cut(_), _) => {}
+            }
         }
         let Cause::TlsCut(cut, _) = cause else { return Err(cause) };
-        if name.is_none() {
+        if name.is_none() || route.place == Place::Other {
             return Err(cause);
         }
         // Is it the name?
         Err(Cause::TlsCut(
             cut,
             match self.hello_again("without the name in it: ", route, Offer::UpTo12, None) {
-                Heard::Hello(_) | Heard::Alert(_) => Nameless::Answered,
-                Heard::NotTls(_) | Heard::Cut(_) => Nameless::CutToo,
+                Heard::Hello(_) | Heard::HelloCut(..) | Heard::Alert(_) => Without::Answered,
+                Heard::NotTls(_) | Heard::Cut(_) => Without::CutToo,
             },
         ))
     }
@@ -62,7 +84,8 @@ impl Checking<'_> {
         match opened {
             Ok(opened) => self.hello(what, opened, offer, name),
             Err(_) => {
-                self.line("tls", format_args!("{what}no connection any more"));
+                let begun = self.wire.now();
+                self.timed_line("tls", format_args!("{what}no connection any more"), begun);
                 Heard::Cut(Cut::Closed)
             }
         }
@@ -77,14 +100,24 @@ impl Checking<'_> {
         let hello = client_hello(offer, name, &random);
         let begun = self.wire.now();
         let decided = |bytes: &[u8]| matches!(read(bytes), Reading::Complete(_));
-        let cut = self.wire.ask(&mut stream, &hello, &mut flight, &decided);
-        match read(&flight) {
-            Reading::Incomplete(None) => {
-                let cut = cut.unwrap_or(Cut::Closed);
+        let ended = self.wire.ask(&mut stream, &hello, &mut flight, &decided);
+        match (read(&flight), ended) {
+            // Whoever does not speak TLS, has then begun to say what he is.
+            (Reading::Incomplete(Some(Answer::Hello { version, certificate })), Ended::Cut(cut)) => {
+                let word = cut_word(cut);
+                self.timed_line("tls", format_args!("{what}server hello, {version}, then {word}"), begun);
+                Heard::HelloCut(certificate, cut)
+            }
+            (Reading::Incomplete(None), Ended::Cut(cut)) => {
                 self.timed_line("tls", format_args!("{what}{} after ClientHello", cut_word(cut)), begun);
                 Heard::Cut(cut)
             }
-            Reading::Complete(answer) | Reading::Incomplete(Some(answer)) => match answer {
+            // What is incomplete was not enough.
+            (Reading::Incomplete(_), Ended::TooMuch | Ended::Enough) => {
+                self.timed_line("tls", format_args!("{what}{ENDLESS}"), begun);
+                Heard::NotTls(ENDLESS)
+            }
+            (Reading::Complete(answer) | Reading::Incomplete(Some(answer)), _) => match answer {
                 Answer::Hello { version, certificate } => {
                     self.timed_line("tls", format_args!("{what}server hello, {version}"), begun);
                     Heard::Hello(certificate)
@@ -112,8 +145,7 @@ impl Checking<'_> {
         let (from, to) = (day(&certificate.not_before), day(&certificate.not_after));
         self.line("", format_args!("valid    {from} to {to}"));
         self.line("", format_args!("names    {}", certificate.names));
-        let Name { common_name, organization } = certificate.issuer;
-        let issuer = if common_name.is_empty() { organization } else { common_name };
+        let issuer = certificate.issuer.short();
         let now = moment(unix_time());
         let fault = if !certificate.is_for_host {
             CertificateFault::OtherName
@@ -124,7 +156,7 @@ impl Checking<'_> {
         } else {
             return Ok(format!(" (certificate issued by \"{issuer}\")").into());
         };
-        Err(Cause::Certificate(fault, issuer))
+        Err(Cause::Certificate(fault, issuer.into()))
     }
 }
 

@@ -39,6 +39,17 @@ pub(super) struct Wire {
     started: Instant,
 }
 
+/// Why no more was read of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was enough.
+    Enough,
+    /// So the connection ended before.
+    Cut(Cut),
+    /// It would not end: [`MAX_READ_BYTES`].
+    TooMuch,
+}
+
 /// The addresses of a name.
 pub(super) struct Found {
     pub(super) addresses: Vec<IpAddr>,
@@ -125,18 +136,20 @@ impl Wire {
         }
     }
 
-    /// Sends `question`, then appends what comes to `answer` until that is `enough`, or nothing more comes: then that is how the
-    /// connection ended.
+    /// Sends `question`, then appends what comes to `answer` until that is `enough`, nothing more comes, or it is too much.
     pub(super) fn ask(
         &mut self,
         socket: &mut TcpStream,
         mut question: &[u8],
         answer: &mut Vec<u8>,
         enough: &dyn Fn(&[u8]) -> bool,
-    ) -> Option<Cut> {
+    ) -> Ended {
         let due = self.now().after(self.wait_ms);
         let mut space = [0; READ_BYTES];
         while !enough(answer) {
+            if answer.len() > MAX_READ_BYTES {
+                return Ended::TooMuch;
+            }
             let outcome = if question.is_empty() {
                 stream::read(socket, &mut space)
             } else {
@@ -145,20 +158,17 @@ impl Wire {
             match outcome {
                 Outcome::Moved(count) if question.is_empty() => {
                     answer.extend_from_slice(space.get(..count).unwrap_or_default());
-                    if answer.len() > MAX_READ_BYTES {
-                        return Some(Cut::Closed);
-                    }
                 }
                 Outcome::Moved(count) => question = question.get(count..).unwrap_or_default(),
-                Outcome::Eof => return Some(Cut::Closed),
-                Outcome::Failed(_) => return Some(Cut::Reset),
-                Outcome::Blocked if self.now() >= due => return Some(Cut::Silence),
+                Outcome::Eof => return Ended::Cut(Cut::Closed),
+                Outcome::Failed(_) => return Ended::Cut(Cut::Reset),
+                Outcome::Blocked if self.now() >= due => return Ended::Cut(Cut::Silence),
                 Outcome::Blocked => self.sleep_until(due),
                 // Not outcomes of reading or writing.
                 Outcome::Done | Outcome::NoStorage => {}
             }
         }
-        None
+        Ended::Enough
     }
 
     /// Until something happens, at the latest until then.

@@ -11,7 +11,8 @@ use adit::proto::rules::{
 use adit::proto::target::{Host, Target};
 use libfuzzer_sys::fuzz_target;
 
-const OWN_NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "local", "broadcasthost"];
+const OWN_NAMES: &str = " localhost localhost.localdomain local broadcasthost ip6-localhost ip6-loopback ip6-localnet \
+    ip6-mcastprefix ip6-allnodes ip6-allrouters ip6-allhosts ";
 
 fuzz_target!(|text: &[u8]| {
     let (list, bad) = List::parse("fuzz", text);
@@ -25,9 +26,26 @@ fuzz_target!(|text: &[u8]| {
     for rule in rules.iter().take(32) {
         let asked = format!("{rule:?}");
         let Some(word) = asked.split('"').nth(1).and_then(|text| text.split(' ').next()) else { continue };
-        let word =
-            word.trim_start_matches("*.").trim_start_matches('.').split(':').next().unwrap_or_default();
-        for authority in [format!("{word}:443"), format!("x.{word}:80"), format!("x{word}:443")] {
+        // The first port of the rule, and two of which it may have neither.
+        let ports = word.rsplit_once(':').and_then(|(_, ports)| ports.split('-').next());
+        let port = ports.and_then(|port| port.parse::<u16>().ok()).unwrap_or(443);
+        let host = match word.split_once(']') {
+            Some((address, _)) => format!("{address}]"),
+            None => word
+                .trim_start_matches("*.")
+                .trim_start_matches('.')
+                .split(':')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        for authority in [
+            format!("{host}:{port}"),
+            format!("{host}:443"),
+            format!("x.{host}:80"),
+            format!("x.{host}:{port}"),
+            format!("x{host}:443"),
+        ] {
             let Ok(target) = Target::from_authority(authority.as_bytes()) else { continue };
             let address = match target.host {
                 Host::Ip(address) => address,
@@ -68,7 +86,13 @@ fn naive(text: &[u8]) -> (Vec<Rule>, Vec<usize>) {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let (mut rules, mut bad_lines) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-        let end = line.iter().position(|&byte| byte == b'#').unwrap_or(line.len());
+        let mut before = b' ';
+        let end = line.iter().position(|&byte| {
+            let starts_comment = byte == b'#' && before.is_ascii_whitespace();
+            before = byte;
+            starts_comment
+        });
+        let end = end.unwrap_or(line.len());
         let words: Option<Vec<&str>> =
             std::str::from_utf8(&line[..end]).ok().map(|line| line.split_whitespace().collect());
         let good = match words.as_deref() {
@@ -81,11 +105,12 @@ fn naive(text: &[u8]) -> (Vec<Rule>, Vec<usize>) {
             Some([address, names @ ..]) => {
                 match address.split('%').next().unwrap_or_default().parse::<IpAddr>() {
                     Ok(address) => {
-                        let sinks = address.is_unspecified() || address.is_loopback();
+                        let sinks = is_sink(address);
                         let names = names.iter().filter(|name| !is_own(name));
                         // Every name is looked at, also behind a bad one.
                         names.fold(true, |good, name| {
-                            let plain = !name.contains([':', '*', '/']) && !name.starts_with('.');
+                            let plain = name.parse::<IpAddr>().is_err()
+                                && !name.contains([':', '*', '/']) && !name.starts_with('.');
                             let rule = Rule::parse(name).ok().filter(|_| sinks && plain);
                             let this = rule.is_some();
                             rules.extend(rule);
@@ -105,5 +130,11 @@ fn naive(text: &[u8]) -> (Vec<Rule>, Vec<usize>) {
 
 fn is_own(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    OWN_NAMES.contains(&&*name) || name.starts_with("ip6-") || name.parse::<IpAddr>().is_ok()
+    let says_nothing = |address: IpAddr| is_sink(address) || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    OWN_NAMES.contains(&format!(" {name} ")) || name.parse::<IpAddr>().is_ok_and(says_nothing)
+}
+
+fn is_sink(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_unspecified() || address.is_loopback()
 }

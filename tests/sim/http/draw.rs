@@ -38,6 +38,8 @@ impl Draw<'_> {
         let origin = self.random.below(origins);
         let kind = match self.random.below(20) {
             0 if is_last => Kind::Connect,
+            // What an upstream that broke has left behind.
+            10.. if is_last && matches!(self.plot, Plot::ClosesIdle | Plot::DiesReused) => Kind::Connect,
             1 | 2 if is_last => Kind::Upgrade,
             3 => Kind::Upgrade,
             4 | 5 => Kind::Own(self.random.pick(&[200, 403, 502])),

@@ -57,9 +57,9 @@ fn forms(action: &str) -> Vec<Form> {
                         (_, _) => "lists/a.txt:",
                     };
                     let mut text = format!("{destination}{ports}{scope}").replace(' ', "_");
-                    if text == "W.A.TEST." && !place.is_empty() {
-                        // Lists do not keep how it was written.
-                        text = "w.a.test".to_owned();
+                    if scope.is_empty() && !place.is_empty() {
+                        // Lists do not keep how a name was written.
+                        text = text.replace("W.A.TEST.", "w.a.test");
                     }
                     let name = format!("{action}{place}:{label}{text}");
                     forms.push(Form {
@@ -152,13 +152,16 @@ fn options_come_before_lists_and_lists_in_their_order() {
             "-deny-file:d0:8.8.8.0/24/destination_ip_prohibited",
         ),
         (&["allow-file b.test", "allow-file .test", "allow-file *"], "+allow-file:a1:.test"),
-        // In a list: names, the shortest first; networks; what has a port, a client or a user, and *.
+        // In a list: names, the shortest first; networks; what has a client or a user, and *.
         (
             &["deny-file *:443;8.8.8.8;w.a.test;.a.test;*.test"],
             "early -deny-file:d0:*.test/http_request_denied",
         ),
+        // Ports do not come behind: of networks those without one, of names still the shortest.
         (&["deny-file 8.8.8.0/24:443;8.8.8.8"], "-deny-file:d0:8.8.8.8/destination_ip_prohibited"),
-        (&["deny-file *:443;.test:443"], "early -deny-file:d0:*:443/http_request_denied"),
+        (&["deny-file 8.8.8.8:443;8.8.8.0/24:80"], "-deny-file:d0:8.8.8.8:443/destination_ip_prohibited"),
+        (&["deny-file *:443;w.a.test;.test:443"], "early -deny-file:d0:.test:443/http_request_denied"),
+        (&["deny-file *:443;.test:444"], "early -deny-file:d0:*:443/http_request_denied"),
         // One tier: a deny in a list is before an allow in an option, also behind the deny options.
         (&["allow w.a.test", "deny-file w.a.test"], "early -deny-file:d0:w.a.test/http_request_denied"),
         (
