@@ -46,6 +46,7 @@ squid squid
 goaccess goaccess
 calamaris calamaris
 fail2ban-regex fail2ban
+htpasswd apache2-utils
 jq jq
 LIST
     python3 -c 'import requests' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
@@ -346,9 +347,22 @@ curl_refused() { # TARGET STATUS ERROR: what a person sees
     grep -q "^< HTTP/1.1 $2 " "$work/out" && grep -qi "^< Proxy-Status: adit; error=$3" "$work/out"
     grep -q "response $2\|code $2" "$work/out"
 }
-curl_user() { curl_ -U "$1" -o "$work/out" "https://origin.test:$tls/big" && same "$work/out" "$work/www/big"; }
+curl_user() { curl_ -U "$@" -o "$work/out" "https://origin.test:$tls/big" && same "$work/out" "$work/www/big"; }
 curl_user_http() { # at first without, as its --proxy-anyauth does: a 407, and the same again with credentials, over one connection
     [ "$(curl_ -U alice:secret --proxy-anyauth -w '%{num_connects}' -o "$work/out" "http://origin.test:$plain/big")" = 1 ] && same "$work/out" "$work/www/big"
+}
+made_by() { # NAME N: what its tool has written lets it in, with the right password only; from an address that was not wrong before
+    local code
+    curl_user "$1:correct horse" --interface "127.0.1.$2" || return
+    for wrong in 'correct hors' ''; do
+        code=$(curl_ --interface "127.0.1.$2" -U "$1:$wrong" -o "$work/out" -w '%{http_connect}' "https://origin.test:$tls/big") || : # set -e
+        [ "$code" = 407 ] || { echo "$1:$wrong: $code"; return 1; }
+    done
+}
+des_refused() { # FILE LINE
+    local said
+    said=$("$ADIT" --check-config --users "$1" 2>&1) && return 1
+    [[ $said == *"$1:$2: expected no DES crypt"* ]]
 }
 wget_user() {
     t wget -q -O "$work/out" -e "https_proxy=http://$proxy" --proxy-user=alice --proxy-password=secret --ca-certificate="$work/ca.pem" "https://origin.test:$tls/big" &&
@@ -535,7 +549,20 @@ run wget "--proxy-user" "origin.test:$tls" 200 wget_user
 run ncat "--proxy-auth" "origin.test:$echo" 200 ncat_user
 stops_on_term "$proxy_pid" "SIGTERM ends the third one as well"
 
-[ $failed -eq 0 ] || { echo "-- the proxies' logs:"; tail -n 20 "$work/adit.log" "$work/asking.log" "$work/users.log" "$work/dnsmasq.err"; }
+: >"$work/users"
+for flag in -B -m -s -2 -5; do htpasswd -b $flag "$work/users" "htpasswd$flag" 'correct horse' 2>"$work/htpasswd.log" || cat "$work/htpasswd.log"; done
+for flag in -apr1 -5 -6; do printf 'openssl%s:%s\n' $flag "$(openssl passwd $flag 'correct horse')" >>"$work/users"; done
+start_proxy hashes --hosts "$work/hosts" --users "$work/users"
+number=0
+for name in htpasswd-{B,m,s,2,5} openssl-{apr1,5,6}; do
+    number=$((number + 1))
+    run "${name%%-*}" "-${name#*-}: lets in with the right password only" "origin.test:$tls" 200 made_by "$name" $number
+done
+stops_on_term "$proxy_pid" "SIGTERM ends the fourth one as well"
+htpasswd -b -d "$work/users" des 'correct horse' 2>/dev/null
+reads htpasswd "-d: the file is refused, with its line" des_refused "$work/users" 9
+
+[ $failed -eq 0 ] || { echo "-- the proxies' logs:"; tail -n 20 "$work/adit.log" "$work/asking.log" "$work/users.log" "$work/hashes.log" "$work/dnsmasq.err"; }
 [ $skipped -eq 0 ] || echo "$skipped skipped"
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
