@@ -358,7 +358,7 @@ mod tests {
         };
         let mut model: VecDeque<u8> = VecDeque::new();
         let mut wrapped = 0;
-        for turn in 0..20_000u32 {
+        for turn in 0..(20_000 * RING_BYTES / capacity) as u32 {
             let slice = ring.fill_slice();
             let count = if slice.is_empty() { 0 } else { random(slice.len() + 1) };
             for (i, byte) in slice[..count].iter_mut().enumerate() {
