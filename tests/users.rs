@@ -19,16 +19,16 @@ use support::{Beside, Ending, TempDir, TempFile, until};
 /// `htpasswd -nbs`, `-nbm` and `-nbB`. All passwords are "secret".
 const SHA: &str = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
 const APR1: &str = "$apr1$7v7mMGOx$2IjpRAVb0297Wdc7w4.MT1";
-/// With `-C` and this number: without optimisation they take about as long as two more do with it.
+/// With `-C` and this number. They are optimised in every profile (Cargo.toml).
 const BCRYPT_8: &str = "$2y$08$u.8Ab/.re25myHcPXQzrjuoBVdidboVf1IRtqkGX9uMaTlTpIAcce";
 const BCRYPT_10: &str = "$2y$10$waz10DYtzRMq7uCtXT9YOu9hjeG3k9Wp4xCvIt6M/KKSQjCaqjM52";
 const BCRYPT_12: &str = "$2y$12$oifc9BrE8LC6.5eVjTxdNOratMp033m2XJv5ddXO9l/4h3eOs0yje";
 const BCRYPT_13: &str = "$2y$13$b7OJbBqV69/Tg1X1IqKQK.HtS5wkChku.mPfJNZukpbf8a7nVmAVG";
-/// What a login of a realistic kind takes, whatever this is compiled with.
-const BCRYPT: &str = if cfg!(debug_assertions) { BCRYPT_8 } else { BCRYPT_10 };
+/// What a login of a realistic kind takes.
+const BCRYPT: &str = BCRYPT_10;
 /// A noticeable part of a second, and about a second.
-const SLOW: &str = if cfg!(debug_assertions) { BCRYPT_10 } else { BCRYPT_12 };
-const SLOWEST: &str = if cfg!(debug_assertions) { BCRYPT_12 } else { BCRYPT_13 };
+const SLOW: &str = BCRYPT_12;
+const SLOWEST: &str = BCRYPT_13;
 
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -597,7 +597,7 @@ fn many_users_behind_one_address_are_all_let_in() {
 /// Of the slowest kinds: over 2 s of any machine. It is nobody's hash.
 #[test]
 fn a_slow_hash_is_warned_of_once() {
-    const COST: &str = if cfg!(debug_assertions) { "$14$" } else { "$16$" };
+    const COST: &str = "$16$";
     let (proxy, _file) = proxy_for(&[("alice", &SLOW.replace(&SLOW[3..7], COST))], &[]);
     let is_warning = |line: &str| line.contains("--users: one login took ");
     let mut clients = Vec::new();
