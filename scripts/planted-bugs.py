@@ -333,13 +333,6 @@ HTTP_BUGS = [
         "",
     ),
     (
-        "who is met by the end of a client keeps it to himself",
-        "src/proto/session/forwarding.rs",
-        "Outcome::Eof if !self.awaits_response() => self.up.sink = Sink::Broken,",
-        "Outcome::Eof if !self.awaits_response() => {\n"
-        "                (self.up.sink, self.client_ready.readable) = (Sink::Broken, false);\n            }",
-    ),
-    (
         "the time for an answer does not begin again when something moves",
         "src/proto/session/forwarding.rs",
         "                self.deadline = now.after(wait_ms);\n",
