@@ -46,8 +46,6 @@ const EVENTS: usize = 256;
 const SHARE_BYTES: usize = 128 * 1024;
 /// Steps that one session may take before the others have their turn, however small.
 const SHARE_STEPS: usize = 64;
-/// What is thrown away behind a refusal goes here.
-const DISCARD_BYTES: usize = 16 * 1024;
 
 /// Tokens: a session's key for its client, then the resolver's, the listeners', the waker's. An upstream's is made of its
 /// descriptor: it goes from session to session without being registered anew.
@@ -136,7 +134,7 @@ pub struct EventLoop {
     upstreams: Upstreams,
     sources: Sources,
     access_log: AccessLog,
-    discard: Box<[u8]>,
+    discard: Vec<u8>,
     /// By the main thread.
     called: bool,
     phase: Phase,
@@ -174,7 +172,7 @@ impl EventLoop {
             upstreams: Upstreams::new(config.idle, keep_ms),
             sources: config.sources,
             access_log: config.access_log,
-            discard: vec![0; DISCARD_BYTES].into_boxed_slice(),
+            discard: Vec::new(),
             called: false,
             phase: Phase::Running,
             grace_over: None,
@@ -396,7 +394,7 @@ impl EventLoop {
             }
             Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
-            Step::Discard => sockets.read(Side::Client, &mut self.discard),
+            Step::Discard => sockets.read(Side::Client, accepting::room(&mut self.discard)),
             Step::Authenticate => return self.authenticate(key),
             Step::Resolve => return self.look_up(key),
             Step::Dial(place, address) => return self.dial(key, place, address),
