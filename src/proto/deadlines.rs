@@ -41,35 +41,50 @@ pub enum Kind {
 }
 
 /// All entries of one loop, at most one per session key.
+///
+/// An entry is one number, when and behind that whose, which is what an idle tunnel pays for twice.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    /// By session key.
-    set: Vec<Option<Tick>>,
-    queue: BTreeSet<(Tick, u32)>,
+    /// By session key: its entry in the queue, or [`NONE`].
+    set: Vec<u64>,
+    queue: BTreeSet<u64>,
 }
 
+const KEY_BITS: u32 = 24;
+/// More than any entry: no key has all bits set.
+const NONE: u64 = u64::MAX;
+
 impl Deadlines {
+    /// Keys must be smaller.
+    pub const KEYS: usize = (1 << KEY_BITS) - 1;
+
     /// Session `key` is to be looked at when `due`, and not when it was to be before.
     pub fn set(&mut self, key: usize, due: Tick) {
+        debug_assert!(key < Deadlines::KEYS, "{key} would be taken for another");
         self.remove(key);
         if key >= self.set.len() {
-            self.set.resize(key + 1, None);
+            self.set.resize(key + 1, NONE);
         }
-        self.set[key] = Some(due);
-        self.queue.insert((due, short(key)));
+        // Who would wait for more than 34 years is looked at earlier, like anybody whose deadline has moved.
+        let entry = (due.0.min(NONE >> KEY_BITS) << KEY_BITS) | key as u64;
+        self.set[key] = entry;
+        self.queue.insert(entry);
     }
 
     /// Session `key` need not be looked at any more.
     pub fn remove(&mut self, key: usize) {
-        if let Some(due) = self.set.get_mut(key).and_then(Option::take) {
-            self.queue.remove(&(due, short(key)));
+        if let Some(entry) = self.set.get_mut(key)
+            && *entry != NONE
+        {
+            self.queue.remove(entry);
+            *entry = NONE;
         }
     }
 
     /// When session `key` is to be looked at.
     #[must_use]
     pub fn get(&self, key: usize) -> Option<Tick> {
-        self.set.get(key).copied().flatten()
+        self.set.get(key).filter(|&&entry| entry != NONE).map(|&entry| when(entry))
     }
 
     /// How many are set.
@@ -81,7 +96,7 @@ impl Deadlines {
     /// The nearest entry of all.
     #[must_use]
     pub fn next(&self) -> Option<Tick> {
-        self.queue.first().map(|&(due, _)| due)
+        self.queue.first().map(|&entry| when(entry))
     }
 
     /// Takes out one session that is to be looked at `now` or earlier.
@@ -89,16 +104,14 @@ impl Deadlines {
         if self.next()? > now {
             return None;
         }
-        let (_, key) = self.queue.pop_first()?;
-        let key = key as usize;
-        self.set[key] = None;
+        let key = self.queue.pop_first()? as usize & Deadlines::KEYS;
+        self.set[key] = NONE;
         Some(key)
     }
 }
 
-/// Session keys are far smaller than 2^32: `--max-sessions` is bounded.
-fn short(key: usize) -> u32 {
-    key as u32
+fn when(entry: u64) -> Tick {
+    Tick(entry >> KEY_BITS)
 }
 
 #[cfg(test)]
@@ -153,6 +166,17 @@ mod tests {
         let order: Vec<usize> = std::iter::from_fn(|| deadlines.pop_due(Tick(99))).collect();
         assert_eq!(order, [0, 1, 2, 3]);
         assert_eq!(deadlines.next(), None);
+    }
+
+    #[test]
+    fn the_last_key_and_the_last_moment_have_room() {
+        let mut deadlines = Deadlines::default();
+        deadlines.set(Deadlines::KEYS - 1, Tick(7));
+        deadlines.set(1, Tick(u64::MAX));
+        assert_eq!((deadlines.get(0), deadlines.get(Deadlines::KEYS - 1)), (None, Some(Tick(7))));
+        assert!(deadlines.get(1).unwrap() > Tick(1_000 * 60 * 60 * 24 * 365 * 34));
+        let order: Vec<usize> = std::iter::from_fn(|| deadlines.pop_due(Tick(u64::MAX))).collect();
+        assert_eq!(order, [Deadlines::KEYS - 1, 1]);
     }
 
     #[test]

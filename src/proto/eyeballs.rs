@@ -41,6 +41,7 @@ pub struct Attempt {
 #[derive(Debug)]
 pub struct Eyeballs {
     families: Families,
+    began: Tick,
     /// Not dialed yet.
     v6: VecDeque<IpAddr>,
     v4: VecDeque<IpAddr>,
@@ -64,9 +65,10 @@ impl Eyeballs {
 
     /// No address known, but some may come.
     #[must_use]
-    pub fn new(families: Families) -> Eyeballs {
+    pub fn new(families: Families, now: Tick) -> Eyeballs {
         Eyeballs {
             families,
+            began: now,
             v6: VecDeque::new(),
             v4: VecDeque::new(),
             more: true,
@@ -78,6 +80,12 @@ impl Eyeballs {
             denied: None,
             excluded: false,
         }
+    }
+
+    /// When the destination began to be dialed.
+    #[must_use]
+    pub fn began(&self) -> Tick {
+        self.began
     }
 
     /// Addresses have arrived; `last` says that no more will.
@@ -252,7 +260,7 @@ mod tests {
 
     impl Race {
         fn new(families: Families) -> Race {
-            Race { eyeballs: Eyeballs::new(families), now: Tick(1000) }
+            Race { eyeballs: Eyeballs::new(families, Tick(1000)), now: Tick(1000) }
         }
 
         fn add(&mut self, addresses: &[&str], last: bool) {

@@ -72,6 +72,9 @@ pub const URL_MAX_BYTES: usize = 512;
 /// the same, with room to see that it is too large.
 const _: () = assert!(scan::MAX_HEAD_BYTES < RING_BYTES - GROWTH_MAX_BYTES);
 const _: () = assert!(ESTABLISHED.len() <= u8::MAX as usize, "the greeting is counted in a byte");
+/// Thousands of tunnels that do nothing are what the proxy is for, and each is one of these.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Session>() <= 320);
 
 #[derive(Debug)]
 enum State {
@@ -82,7 +85,10 @@ enum State {
     Authenticating(Box<Shown>),
     /// Plain HTTP: is there a connection that leads to the target already?
     Reusing,
-    Resolving(Lookup),
+    Resolving {
+        lookup: Lookup,
+        since: Tick,
+    },
     Dialing(Box<Eyeballs>),
     Tunneling,
     /// Plain HTTP over an upstream that stands.
@@ -118,6 +124,15 @@ enum Exchange {
     Over,
 }
 
+/// What few requests have, and only until an upstream stands: it is made for those, and gone when a tunnel begins.
+#[derive(Debug, Default)]
+struct Aside {
+    /// The name as the search list completed it: rules for either speak.
+    completed: Option<Box<str>>,
+    /// When a client that closed its sending side before it had an answer is given up.
+    client_left_due: Option<Tick>,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Session {
@@ -142,24 +157,20 @@ pub struct Session {
     /// Whose credentials the request has shown.
     user: Option<Arc<str>>,
     target: Option<Target>,
-    /// The name as the search list completed it: rules for either speak.
-    completed: Option<Box<str>>,
     rule: Option<RuleName>,
     via: Option<SocketAddr>,
     /// Where the upstream stood among the attempts: its events name it.
     place: u8,
     started: Tick,
-    /// When the current state was entered.
-    since: Tick,
     deadline: Tick,
-    /// When a client that closed its sending side before it had an answer is given up.
-    client_left_due: Option<Tick>,
     dns_ms: Option<u32>,
     dial_ms: Option<u32>,
     /// The proxy takes no new connections: this one ends behind the exchange that runs.
     draining: bool,
     /// The client was let in, and would not be by the policy that is in force now: no further request of it is served.
     barred: bool,
+    /// Nothing for most requests, and for tunnels.
+    aside: Option<Box<Aside>>,
     /// Nothing unless the client has asked for plain HTTP: a tunnel does not pay for it.
     http: Option<Box<Http>>,
 }
@@ -190,18 +201,16 @@ impl Session {
             client,
             user: None,
             target: None,
-            completed: None,
             rule: None,
             via: None,
             place: 0,
             started: now,
-            since: now,
             deadline: now.after(policy.timeouts.head_ms),
-            client_left_due: None,
             dns_ms: None,
             dial_ms: None,
             draining: false,
             barred: false,
+            aside: None,
             http: None,
         }
     }
@@ -235,8 +244,10 @@ impl Session {
                 Lookup::Asked => self.watch_client(),
             },
             State::Reusing => Step::TakeIdle,
-            State::Resolving(Lookup::ToAsk) => Step::Resolve,
-            State::Resolving(Lookup::Asked) => self.watch_client(),
+            State::Resolving { lookup, .. } => match lookup {
+                Lookup::ToAsk => Step::Resolve,
+                Lookup::Asked => self.watch_client(),
+            },
             State::Dialing(eyeballs) => match (eyeballs.to_confirm(), eyeballs.to_start()) {
                 // Who stands already wins before another attempt is started.
                 (Some(place), _) => Step::ConfirmDial(place),
@@ -274,7 +285,7 @@ impl Session {
                 }
             }
             Step::Resolve => {
-                if let State::Resolving(lookup) = &mut self.state {
+                if let State::Resolving { lookup, .. } = &mut self.state {
                     *lookup = Lookup::Asked;
                 }
             }
@@ -303,7 +314,7 @@ impl Session {
             | State::ReadingHead(_)
             | State::Authenticating(_)
             | State::Reusing
-            | State::Resolving(_)
+            | State::Resolving { .. }
             | State::Dialing(_)
             | State::Replying(_)
             | State::Lingering { .. }
@@ -331,14 +342,14 @@ impl Session {
     /// The addresses that follow are of this name: the search list has completed the one that was asked for.
     pub fn on_completed(&mut self, name: &str) {
         if self.wants_lookup() {
-            self.completed = Some(name.to_ascii_lowercase().into());
+            self.aside.get_or_insert_default().completed = Some(name.to_ascii_lowercase().into());
         }
     }
 
     /// Addresses of the name asked for by [`Step::Resolve`]; `last` says that no more will come.
     pub fn on_addresses(&mut self, addresses: Vec<IpAddr>, last: bool, now: Tick, policy: &Policy) {
-        if matches!(self.state, State::Resolving(_)) {
-            self.dns_ms = Some(elapsed_ms(self.since, now));
+        if let State::Resolving { since, .. } = self.state {
+            self.dns_ms = Some(elapsed_ms(since, now));
             self.start_dialing(now, policy);
         }
         if let State::Dialing(eyeballs) = &mut self.state
@@ -351,8 +362,8 @@ impl Session {
 
     /// The name asked for by [`Step::Resolve`] has no address.
     pub fn on_unresolved(&mut self, error: &ResolveError, now: Tick, policy: &Policy) {
-        if matches!(self.state, State::Resolving(_)) {
-            self.dns_ms = Some(elapsed_ms(self.since, now));
+        if let State::Resolving { since, .. } = self.state {
+            self.dns_ms = Some(elapsed_ms(since, now));
             self.refuse(opening::resolve_refusal(error), now, policy);
         }
     }
@@ -388,13 +399,17 @@ impl Session {
             (Kind::Head, State::Idle) => self.finish(EndReason::Unused),
             (Kind::Head, _) => self.refuse(Refusal::HeadTimeout, now, policy),
             (Kind::Login, _) => self.refuse(Refusal::LoginsBusy, now, policy),
-            (Kind::Resolve, _) => {
-                self.dns_ms = Some(elapsed_ms(self.since, now));
+            (Kind::Resolve, state) => {
+                if let State::Resolving { since, .. } = state {
+                    self.dns_ms = Some(elapsed_ms(*since, now));
+                }
                 self.refuse(Refusal::DnsTimeout { servers: Box::default() }, now, policy);
             }
             (Kind::Attempt, _) => self.dial_next(now, policy),
-            (Kind::Dial, _) => {
-                self.dial_ms = Some(elapsed_ms(self.since, now));
+            (Kind::Dial, state) => {
+                if let State::Dialing(eyeballs) = state {
+                    self.dial_ms = Some(elapsed_ms(eyeballs.began(), now));
+                }
                 self.refuse(Refusal::DialTimeout, now, policy);
             }
             (Kind::ClientLeft, _) => self.finish(EndReason::ClientLeft),
@@ -429,7 +444,7 @@ impl Session {
             && match &self.state {
                 State::Idle | State::ReadingHead(_) | State::Lingering { .. } => !client.readable,
                 State::Authenticating(shown) => shown.lookup == Lookup::Asked && !client.error,
-                State::Resolving(lookup) => *lookup == Lookup::Asked && !client.error,
+                State::Resolving { lookup, .. } => *lookup == Lookup::Asked && !client.error,
                 State::Dialing(eyeballs) => {
                     eyeballs.to_start().is_none() && eyeballs.to_confirm().is_none() && !client.error
                 }
@@ -452,15 +467,15 @@ impl Session {
             // Its answer may be due before its grace is over: then it gets one.
             State::Authenticating(_)
             | State::Reusing
-            | State::Resolving(_)
+            | State::Resolving { .. }
             | State::Dialing(_)
             | State::Forwarding
-                if self.client_left_due == Some(self.deadline) =>
+                if self.client_left_due() == Some(self.deadline) =>
             {
                 Kind::ClientLeft
             }
             State::Authenticating(_) => Kind::Login,
-            State::Resolving(_) => Kind::Resolve,
+            State::Resolving { .. } => Kind::Resolve,
             State::Reusing | State::Dialing(_) => Kind::Dial,
             State::Forwarding if self.awaits_response() => Kind::Response,
             State::Forwarding if self.up.sink != Sink::Open => Kind::HalfOpen,
@@ -495,7 +510,7 @@ impl Session {
     #[must_use]
     pub fn wants_lookup(&self) -> bool {
         match &self.state {
-            State::Resolving(_) => true,
+            State::Resolving { .. } => true,
             State::Dialing(eyeballs) => eyeballs.wants_more(),
             State::Idle
             | State::ReadingHead(_)
@@ -561,7 +576,7 @@ impl Session {
                 | State::ReadingHead(_)
                 | State::Authenticating(_)
                 | State::Reusing
-                | State::Resolving(_)
+                | State::Resolving { .. }
                 | State::Dialing(_)
                 | State::Tunneling
                 | State::Forwarding
@@ -582,13 +597,16 @@ impl Session {
         self.up.ring.detach_if_empty().or_else(|| self.down.ring.detach_if_empty())
     }
 
+    fn client_left_due(&self) -> Option<Tick> {
+        self.aside.as_ref()?.client_left_due
+    }
+
     /// Whom the rules are asked about.
     fn who(&self) -> Who<'_> {
         Who { address: self.client.ip(), user: self.user.as_deref() }
     }
 
     fn enter(&mut self, now: Tick, timeout_ms: u64) {
-        self.since = now;
         self.deadline = now.after(timeout_ms);
         self.arm_client_left(now);
     }

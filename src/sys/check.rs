@@ -296,9 +296,9 @@ impl Checking<'_> {
     /// Judges and tries every address in the proxy's own order, one after the other: those that accept connections.
     /// Without one, it is refused as a client would be.
     fn dial(&mut self, service: Service, target: &Target, found: &Found) -> Result<Vec<SocketAddr>, Refusal> {
-        let mut eyeballs = Eyeballs::new(self.config.families);
         // Not the time of day: each attempt is over before the next is due.
         let mut clock = Tick(0);
+        let mut eyeballs = Eyeballs::new(self.config.families, clock);
         eyeballs.add(found.addresses.clone(), true, clock);
         let mut connected = Vec::new();
         let width = found.addresses.iter().map(|ip| ip.to_string().len()).max().unwrap_or(0);

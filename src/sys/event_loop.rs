@@ -53,7 +53,7 @@ const NAMES_TOKEN: usize = 1 << 24;
 const LISTENER_TOKEN: usize = 1 << 28;
 const WAKER_TOKEN: usize = 1 << 29;
 const UPSTREAM_TOKEN: usize = 1 << 30;
-const _: () = assert!(SESSION_KEYS < NAMES_TOKEN);
+const _: () = assert!(SESSION_KEYS < NAMES_TOKEN && SESSION_KEYS <= Deadlines::KEYS);
 const _: () = assert!(NAMES_TOKEN + Names::TOKENS < LISTENER_TOKEN);
 /// Keys of sessions are smaller than this.
 const SESSION_KEYS: usize = MAX_SESSIONS + MAX_LOOPS * REFUSING_MAX;
@@ -109,6 +109,10 @@ struct Entry {
     /// In [`EventLoop::starved`].
     starved: bool,
 }
+
+/// All that an idle tunnel takes, but for its deadline and its name. In debug builds mio's sockets are larger.
+#[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
+const _: () = assert!(size_of::<Entry>() <= 344);
 
 /// See the module's documentation.
 pub struct EventLoop {

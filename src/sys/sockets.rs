@@ -4,6 +4,7 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 use super::{dial, stream};
+use crate::proto::eyeballs::PLACES;
 use crate::proto::failure::Failure;
 use crate::proto::session::{Follows, Outcome, Side};
 
@@ -12,15 +13,15 @@ use crate::proto::session::{Follows, Outcome, Side};
 pub struct Sockets {
     client: TcpStream,
     upstream: Option<TcpStream>,
-    /// By their place. Empty, and without memory of its own, once one stands.
-    attempts: Vec<(u8, TcpStream)>,
+    /// By their place. None of them is left once one stands.
+    attempts: Option<Box<[Option<TcpStream>; PLACES]>>,
 }
 
 impl Sockets {
     /// Of a session that has only a client yet.
     #[must_use]
     pub fn new(client: TcpStream) -> Sockets {
-        Sockets { client, upstream: None, attempts: Vec::new() }
+        Sockets { client, upstream: None, attempts: None }
     }
 
     /// See [`stream::read`].
@@ -57,10 +58,14 @@ impl Sockets {
 
     /// Starts an attempt at `place`. One that stood there is given up first: its descriptor may be the last one.
     pub fn dial(&mut self, place: u8, start: impl FnOnce() -> Result<TcpStream, Failure>) -> Outcome {
-        self.attempts.retain(|(other, _)| *other != place);
+        let attempts = self.attempts.get_or_insert_default();
+        let Some(attempt) = attempts.get_mut(usize::from(place)) else {
+            return Outcome::Failed(Failure::NoResources);
+        };
+        *attempt = None;
         match start() {
-            Ok(attempt) => {
-                self.attempts.push((place, attempt));
+            Ok(started) => {
+                *attempt = Some(started);
                 Outcome::Done
             }
             Err(failure) => Outcome::Failed(failure),
@@ -70,16 +75,16 @@ impl Sockets {
     /// Asks whether the attempt at `place` stands. If so, it becomes the upstream and the others are given up; if it has
     /// failed, it is given up itself.
     pub fn confirm(&mut self, place: u8) -> Outcome {
-        let Some(index) = self.attempts.iter().position(|(other, _)| *other == place) else {
-            return Outcome::Blocked;
-        };
-        let outcome = dial::confirm(&self.attempts[index].1);
+        let attempts = self.attempts.as_mut();
+        let attempt = attempts.and_then(|attempts| attempts.get_mut(usize::from(place)));
+        let Some(attempt @ Some(_)) = attempt else { return Outcome::Blocked };
+        let outcome = attempt.as_ref().map_or(Outcome::Blocked, dial::confirm);
         match outcome {
             Outcome::Done => {
-                self.upstream = Some(self.attempts.swap_remove(index).1);
-                self.attempts = Vec::new();
+                self.upstream = attempt.take();
+                self.attempts = None;
             }
-            Outcome::Failed(_) => drop(self.attempts.swap_remove(index)),
+            Outcome::Failed(_) => *attempt = None,
             // It goes on.
             Outcome::Blocked | Outcome::Moved(_) | Outcome::Eof | Outcome::NoStorage => {}
         }
@@ -106,7 +111,7 @@ impl Sockets {
     /// Gives up the upstream and all attempts.
     pub fn drop_upstream(&mut self) {
         self.upstream = None;
-        self.attempts = Vec::new();
+        self.attempts = None;
     }
 
     /// Closes everything, with a reset where `with_reset` says so.

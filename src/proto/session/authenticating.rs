@@ -113,7 +113,7 @@ impl Session {
             State::Idle
             | State::ReadingHead(_)
             | State::Reusing
-            | State::Resolving(_)
+            | State::Resolving { .. }
             | State::Dialing(_)
             | State::Tunneling
             | State::Forwarding

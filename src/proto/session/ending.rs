@@ -22,7 +22,7 @@ impl Session {
             State::ReadingHead(_)
             | State::Authenticating(_)
             | State::Reusing
-            | State::Resolving(_)
+            | State::Resolving { .. }
             | State::Dialing(_) => {
                 self.refuse(Refusal::ShuttingDown, now, policy);
             }

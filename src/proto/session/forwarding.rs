@@ -146,7 +146,9 @@ impl Session {
                 let offered = self.fill_slice(Side::Client).len();
                 self.up.read(count, offered, &mut self.client_ready);
                 // Who is still heard has not left.
-                self.client_left_due = None;
+                if let Some(aside) = &mut self.aside {
+                    aside.client_left_due = None;
+                }
                 if let Some(http) = &mut self.http {
                     http.waits_for_continue = false;
                 }

@@ -293,7 +293,7 @@ impl Session {
             self.target.as_ref().is_some_and(|target| target.is_authority(request.authority, HTTP_PORT));
         if !again {
             http.proof = None;
-            (self.target, self.completed) = (None, None);
+            (self.target, self.aside) = (None, None);
             match Target::from_authority_or_port(request.authority, HTTP_PORT) {
                 Ok(target) => self.target = Some(target),
                 Err(bad) => {
@@ -418,9 +418,10 @@ impl Session {
         let (Some(http), Some(address), Some(target)) = (&mut self.http, self.via, &self.target) else {
             return;
         };
-        let completed = &mut self.completed;
+        let aside = &mut self.aside;
         let origin = http.origin.get_or_insert_with(|| {
-            Box::new(Origin { target: target.clone(), completed: completed.take(), address })
+            let completed = aside.as_mut().and_then(|aside| aside.completed.take());
+            Box::new(Origin { target: target.clone(), completed, address })
         });
         let proves = origin.completed.is_none() && !http.outdated;
         http.proof = proves.then_some(Proof { address, rule: None });
@@ -444,12 +445,11 @@ impl Session {
     /// The exchange is over and its access line is written: the next one, if the client has begun it already.
     pub(super) fn next_exchange(&mut self, now: Tick, policy: &Policy) {
         (self.end, self.status, self.refusal, self.reset) = (None, None, None, None);
-        (self.via, self.dns_ms, self.dial_ms, self.client_left_due) = (None, None, None, None);
+        // Rules for a completed name would speak for whatever is asked for next.
+        (self.via, self.dns_ms, self.dial_ms, self.aside) = (None, None, None, None);
         (self.up.moved, self.down.moved) = (0, 0);
         // Not only another upstream's: a CONNECT may come next.
         (self.up.sink, self.down.source) = (Sink::Open, Source::Open);
-        // Rules for it would speak for whatever is asked for next.
-        self.completed = None;
         let (rule, user) = (self.rule.take(), self.user.take());
         if let Some(http) = &mut self.http {
             http.forget_exchange();

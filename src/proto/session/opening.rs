@@ -49,7 +49,7 @@ impl Session {
             State::Idle
             | State::Authenticating(_)
             | State::Reusing
-            | State::Resolving(_)
+            | State::Resolving { .. }
             | State::Dialing(_)
             | State::Tunneling
             | State::Forwarding
@@ -86,7 +86,7 @@ impl Session {
             self.start_dialing(now, policy);
             return self.on_addresses(vec![address], true, now, policy);
         }
-        self.state = State::Resolving(Lookup::ToAsk);
+        self.state = State::Resolving { lookup: Lookup::ToAsk, since: now };
         self.enter(now, policy.timeouts.resolve_ms);
     }
 
@@ -95,7 +95,7 @@ impl Session {
             // Dialing takes so much memory that this must give way; where nothing is dialed, it is kept.
             http.shown = None;
         }
-        self.state = State::Dialing(Box::new(Eyeballs::new(policy.families)));
+        self.state = State::Dialing(Box::new(Eyeballs::new(policy.families, now)));
         self.enter(now, policy.timeouts.dial_ms);
     }
 
@@ -106,7 +106,8 @@ impl Session {
         let (State::Dialing(eyeballs), Some(target)) = (&mut self.state, &self.target) else { return };
         while let Some(address) = eyeballs.next_candidate(now) {
             let who = Who { address: self.client.ip(), user: self.user.as_deref() };
-            match policy.rules.judge_address(who, target, self.completed.as_deref(), address, service) {
+            let completed = self.aside.as_ref().and_then(|aside| aside.completed.as_deref());
+            match policy.rules.judge_address(who, target, completed, address, service) {
                 Verdict::Allow(rule) => eyeballs.begin(SocketAddr::new(address, target.port), rule, now),
                 Verdict::Deny(refusal, rule) => eyeballs.note_denied(refusal, rule),
             }
@@ -127,7 +128,7 @@ impl Session {
             eyeballs::Verdict::Nothing => Refusal::NameNotFound { rcode: 0 },
         };
         if self.via.is_some() {
-            self.dial_ms = Some(elapsed_ms(self.since, now));
+            self.dial_ms = Some(elapsed_ms(eyeballs.began(), now));
         }
         self.refuse(refusal, now, policy);
     }
@@ -166,14 +167,13 @@ impl Session {
                 self.via = Some(won.address);
                 self.rule = Some(won.rule);
                 self.upstream_ready = won.ready;
-                self.dial_ms = Some(elapsed_ms(self.since, now));
+                self.dial_ms = Some(elapsed_ms(eyeballs.began(), now));
                 if self.http.is_some() {
                     return self.start_forwarding(now, policy);
                 }
                 self.status = Some(200);
                 self.greeting_left = ESTABLISHED.len() as u8;
-                self.state = State::Tunneling;
-                self.completed = None;
+                self.start_tunneling();
                 self.enter(now, policy.timeouts.idle_ms);
             }
         }
@@ -195,14 +195,15 @@ impl Session {
     /// The grace is counted once, from when the client's end was first known, however the state changes meanwhile.
     pub(super) fn arm_client_left(&mut self, now: Tick) {
         if self.client_ready.read_closed && self.wants_answer() {
-            let due = *self.client_left_due.get_or_insert(now.after(CLIENT_LEFT_MS));
+            let aside = self.aside.get_or_insert_default();
+            let due = *aside.client_left_due.get_or_insert(now.after(CLIENT_LEFT_MS));
             self.deadline = self.deadline.min(due);
         }
     }
 
     pub(super) fn wants_answer(&self) -> bool {
         match self.state {
-            State::Authenticating(_) | State::Reusing | State::Resolving(_) | State::Dialing(_) => true,
+            State::Authenticating(_) | State::Reusing | State::Resolving { .. } | State::Dialing(_) => true,
             State::Forwarding => {
                 self.http.as_ref().is_some_and(|http| http.awaits_head() && http.request.is_complete())
             }

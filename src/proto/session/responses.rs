@@ -110,9 +110,9 @@ impl Session {
     /// The connection is a tunnel from here on (RFC 9110 7.8). What either side has sent already are its first bytes.
     fn switch_protocols(&mut self) {
         if let Some(http) = &mut self.http {
-            http.head = Vec::new();
+            (http.head, http.shown) = (Vec::new(), None);
         }
-        self.state = State::Tunneling;
+        self.start_tunneling();
     }
 }
 

@@ -1,10 +1,16 @@
 //! The tunnel: two halves that take turns, and when it is over.
 
-use super::{EndReason, Outcome, Policy, Session, Side, Step};
+use super::{EndReason, Outcome, Policy, Session, Side, State, Step};
 use crate::proto::relay::{Half, Move, Sink, Source, source_after};
 use crate::proto::tick::Tick;
 
 impl Session {
+    /// From here on it owns what the relay and the access line need, and nothing else.
+    pub(super) fn start_tunneling(&mut self) {
+        self.aside = None;
+        self.state = State::Tunneling;
+    }
+
     pub(super) fn relay_step(&self) -> Step {
         if self.greeting_left > 0 && self.client_ready.writable {
             return Step::Write(Side::Client);
