@@ -390,52 +390,6 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
     })
 }
 
-/// Short name (or none), long name; each may stand once and takes a value.
-const ONCE: [(&str, &str); 22] = [
-    ("c", "config"),
-    ("n", "loops"),
-    ("", "users"),
-    ("", "default"),
-    ("", "connect-port"),
-    ("", "http-port"),
-    ("", "hosts"),
-    ("", "family"),
-    ("", "max-sessions"),
-    ("", "max-sessions-per-client"),
-    ("", "buffer-memory"),
-    ("", "head-timeout"),
-    ("", "resolve-timeout"),
-    ("", "dial-timeout"),
-    ("", "response-timeout"),
-    ("", "keepalive-timeout"),
-    ("", "idle-timeout"),
-    ("", "half-open-timeout"),
-    ("", "grace"),
-    ("", "access-log"),
-    ("", "log-format"),
-    ("", "via"),
-];
-/// Likewise; each may be repeated and takes a value.
-const REPEATABLE: [(&str, &str); 8] = [
-    ("l", "listen"),
-    ("", "client"),
-    ("", "allow"),
-    ("", "deny"),
-    ("", "allow-file"),
-    ("", "deny-file"),
-    ("", "nameserver"),
-    ("", "bind"),
-];
-/// Likewise; each may be repeated and takes none.
-const FLAGS: [(&str, &str); 6] = [
-    ("", "forwarded"),
-    ("v", "verbose"),
-    ("q", "quiet"),
-    ("", "check-config"),
-    ("h", "help"),
-    ("V", "version"),
-];
-
 const A_FILE: &str = "a file";
 
 /// Every value of a repeatable option.

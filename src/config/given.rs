@@ -1,11 +1,50 @@
 //! What was given for which option, and where: words of the command line, and lines of the file of `--config`.
 
 use super::usage::UsageError;
-use super::{FLAGS, ONCE, REPEATABLE};
 use getopts::{Matches, Options};
 
+/// All options: short name (or none), long name.
+pub(super) static OPTIONS: [(Kind, &str, &str); 36] = [
+    (Kind::Once, "c", "config"),
+    (Kind::Once, "n", "loops"),
+    (Kind::Once, "", "users"),
+    (Kind::Once, "", "default"),
+    (Kind::Once, "", "connect-port"),
+    (Kind::Once, "", "http-port"),
+    (Kind::Once, "", "hosts"),
+    (Kind::Once, "", "family"),
+    (Kind::Once, "", "max-sessions"),
+    (Kind::Once, "", "max-sessions-per-client"),
+    (Kind::Once, "", "buffer-memory"),
+    (Kind::Once, "", "head-timeout"),
+    (Kind::Once, "", "resolve-timeout"),
+    (Kind::Once, "", "dial-timeout"),
+    (Kind::Once, "", "response-timeout"),
+    (Kind::Once, "", "keepalive-timeout"),
+    (Kind::Once, "", "idle-timeout"),
+    (Kind::Once, "", "half-open-timeout"),
+    (Kind::Once, "", "grace"),
+    (Kind::Once, "", "access-log"),
+    (Kind::Once, "", "log-format"),
+    (Kind::Once, "", "via"),
+    (Kind::Repeatable, "l", "listen"),
+    (Kind::Repeatable, "", "client"),
+    (Kind::Repeatable, "", "allow"),
+    (Kind::Repeatable, "", "deny"),
+    (Kind::Repeatable, "", "allow-file"),
+    (Kind::Repeatable, "", "deny-file"),
+    (Kind::Repeatable, "", "nameserver"),
+    (Kind::Repeatable, "", "bind"),
+    (Kind::Flag, "", "forwarded"),
+    (Kind::Flag, "v", "verbose"),
+    (Kind::Flag, "q", "quiet"),
+    (Kind::Flag, "", "check-config"),
+    (Kind::Flag, "h", "help"),
+    (Kind::Flag, "V", "version"),
+];
+
 /// Options that say what to do, not how: they make no sense in a file.
-const NOT_IN_FILE: [&str; 4] = ["config", "check-config", "help", "version"];
+pub(super) const NOT_IN_FILE: [&str; 4] = ["config", "check-config", "help", "version"];
 
 /// Everything that was given. What the command line says comes first.
 #[derive(Debug)]
@@ -28,9 +67,10 @@ pub(super) struct Said {
 
 /// How often an option may be given, and whether it takes a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Once,
     Repeatable,
+    /// As `Repeatable`, without a value.
     Flag,
 }
 
@@ -38,7 +78,7 @@ impl Given {
     /// The command line.
     pub(super) fn from_words(words: Vec<String>) -> Result<Given, UsageError> {
         let mut options = Options::new();
-        for (kind, short, long) in table() {
+        for &(kind, short, long) in &OPTIONS {
             match kind {
                 Kind::Once => options.optopt(short, long, "", ""),
                 Kind::Repeatable => options.optmulti(short, long, "", ""),
@@ -47,7 +87,7 @@ impl Given {
         }
         let matches: Matches = options.parse(words)?;
         let mut given = Given { said: Vec::new(), file: String::new(), free: Vec::new() };
-        for (kind, _, option) in table() {
+        for &(kind, _, option) in &OPTIONS {
             let texts = match kind {
                 Kind::Once | Kind::Repeatable => matches.opt_strs(option),
                 Kind::Flag => vec![String::new(); matches.opt_count(option)],
@@ -79,7 +119,7 @@ impl Given {
         }
         let (name, text) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let text = text.trim();
-        let Some((kind, _, option)) = table().find(|(_, _, long)| *long == name) else {
+        let Some(&(kind, _, option)) = OPTIONS.iter().find(|(_, _, long)| *long == name) else {
             return Err(UsageError::UnknownInFile { word: name.to_owned() });
         };
         if NOT_IN_FILE.contains(&option) {
@@ -125,14 +165,6 @@ impl Given {
             None => error,
         }
     }
-}
-
-/// Kind, short name (or none), long name.
-fn table() -> impl Iterator<Item = (Kind, &'static str, &'static str)> {
-    let of = |kind| move |(short, long): &(&'static str, &'static str)| (kind, *short, *long);
-    let once = ONCE.iter().map(of(Kind::Once));
-    let repeatable = REPEATABLE.iter().map(of(Kind::Repeatable));
-    once.chain(repeatable).chain(FLAGS.iter().map(of(Kind::Flag)))
 }
 
 fn without_comment(line: &str) -> &str {

@@ -1,5 +1,6 @@
 //! Tests of [`super`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use super::given::{Kind, NOT_IN_FILE, OPTIONS};
 use super::*;
 use crate::proto::rules::{Service, Verdict, Who};
 use crate::proto::target::Target;
@@ -378,7 +379,7 @@ fn users_can_be_added_while_it_runs() {
 #[test]
 fn help_and_version_are_printed_whatever_else_stands_there() {
     let help = printed(&["--loops", "x", "-h"]);
-    for (short, long) in ONCE.iter().chain(&REPEATABLE).chain(&FLAGS) {
+    for (_, short, long) in &OPTIONS {
         assert!(help.contains(&format!("--{long} ")), "--{long}");
         assert!(short.is_empty() || help.contains(&format!("  -{short}, --{long}")), "-{short}");
     }
@@ -406,13 +407,14 @@ fn every_long_option_may_stand_in_a_file() {
     };
     let mut lines = String::from("\u{feff}# all of them\r\n\r\n");
     let mut words = Vec::new();
-    for (_, option) in ONCE.iter().chain(&REPEATABLE).filter(|(_, option)| *option != "config") {
-        lines += &format!("  {option}\t {}  # why\r\n", values(option));
-        words.push(format!("--{option}={}", values(option)));
-    }
-    for (_, flag) in FLAGS.iter().filter(|(_, flag)| !["check-config", "help", "version"].contains(flag)) {
-        lines += &format!("{flag}\n");
-        words.push(format!("--{flag}"));
+    for (kind, _, option) in OPTIONS.iter().filter(|(_, _, option)| !NOT_IN_FILE.contains(option)) {
+        if *kind == Kind::Flag {
+            lines += &format!("{option}\n");
+            words.push(format!("--{option}"));
+        } else {
+            lines += &format!("  {option}\t {}  # why\r\n", values(option));
+            words.push(format!("--{option}={}", values(option)));
+        }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     assert_eq!(format!("{:?}", file_config(&lines, &[])), format!("{:?}", config(&words)));
