@@ -5,6 +5,8 @@
 #   scripts/build-tiny.sh                    # all that can be had
 #   scripts/build-tiny.sh x86_64 mipsel      # these; fails if one of them does: x86_64 aarch64 armv7 mipsel
 #
+# It also fails when the one for x86_64, built on such a machine, is larger than the limits below.
+#
 # They are target/tiny/adit-x86_64 and so on. FEATURES="users-sha2" takes the place of the default features; FEATURES= is none.
 # The toolchain: the standard library is compiled anew, so its sources are needed. If those of the rustc in the path are not
 # there (rustup component add rust-src), Debian's packages rustc-web and rust-web-src are taken, unpacked in target/tiny and not
@@ -15,8 +17,9 @@ cd "$(dirname "$0")/.." || exit 1
 
 ALL="x86_64 aarch64 armv7 mipsel"
 ZIGLANG=0.15.2 # later ones have a memory allocator of their own in musl's place
-MAX_BINARY_KIB=320
-MAX_RESIDENT_KIB=500
+# What holds, for x86_64; the aims are 320 and 500.
+MAX_BINARY_KIB=412
+MAX_RESIDENT_KIB=528
 
 mkdir -p "${CARGO_TARGET_DIR:-target}/tiny"
 out=$(cd "${CARGO_TARGET_DIR:-target}/tiny" && pwd)
@@ -163,8 +166,8 @@ code=0
 names=${*:-$ALL}
 for name in $names; do try "$name" || [ $# -eq 0 ] || code=1; done
 native=$(uname -m)
-if [[ " $names " == *" $native "* ]] && [ -x "$out/adit-$native" ]; then
-    # Said, and no reason to fail: it is built and runs.
-    scripts/footprint.sh "$out/adit-$native" $MAX_BINARY_KIB $MAX_RESIDENT_KIB | grep -v '^note: '
+if [ "$native" = x86_64 ] && [[ " $names " == *" $native "* ]] && [ -x "$out/adit-$native" ]; then
+    scripts/footprint.sh "$out/adit-$native" $MAX_BINARY_KIB $MAX_RESIDENT_KIB >"$out/footprint" || code=1
+    grep -v '^note: ' "$out/footprint"
 fi
 exit $code
