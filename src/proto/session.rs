@@ -51,6 +51,7 @@ pub use authenticating::LOGIN_TIMEOUT_MS;
 use authenticating::Shown;
 pub use http::HEAD_KEPT_BYTES;
 use http::Http;
+use opening::Aside;
 pub use opening::resolve_refusal;
 pub use responses::INTERIM_MAX;
 pub use words::{Asked, EndReason, Follows, Forwarded, Login, Outcome, Policy, Record, Side, Step, Timeouts};
@@ -122,15 +123,6 @@ enum Exchange {
     Open,
     /// Over; its access line is to be written.
     Over,
-}
-
-/// What few requests have, and only until an upstream stands: it is made for those, and gone when a tunnel begins.
-#[derive(Debug, Default)]
-struct Aside {
-    /// The name as the search list completed it: rules for either speak.
-    completed: Option<Box<str>>,
-    /// When a client that closed its sending side before it had an answer is given up.
-    client_left_due: Option<Tick>,
 }
 
 /// See the module's documentation.
@@ -595,10 +587,6 @@ impl Session {
             self.down.ring.clear();
         }
         self.up.ring.detach_if_empty().or_else(|| self.down.ring.detach_if_empty())
-    }
-
-    fn client_left_due(&self) -> Option<Tick> {
-        self.aside.as_ref()?.client_left_due
     }
 
     /// Whom the rules are asked about.

@@ -110,10 +110,6 @@ struct Entry {
     starved: bool,
 }
 
-/// All that an idle tunnel takes, but for its deadline and its name. In debug builds mio's sockets are larger.
-#[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(size_of::<Entry>() <= 344);
-
 /// See the module's documentation.
 pub struct EventLoop {
     poll: Poll,

@@ -14,6 +14,15 @@ use crate::proto::scan::{Scan, Scanned};
 use crate::proto::target::Host;
 use crate::proto::tick::Tick;
 
+/// What few requests have, and only until an upstream stands: it is made for those, and gone when a tunnel begins.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    /// The name as the search list completed it: rules for either speak.
+    pub(super) completed: Option<Box<str>>,
+    /// When a client that closed its sending side before it had an answer is given up.
+    pub(super) client_left_due: Option<Tick>,
+}
+
 impl Session {
     pub(super) fn head_read(&mut self, outcome: Outcome, now: Tick, policy: &Policy) {
         let came = matches!(outcome, Outcome::Moved(_) | Outcome::NoStorage);
@@ -199,6 +208,10 @@ impl Session {
             let due = *aside.client_left_due.get_or_insert(now.after(CLIENT_LEFT_MS));
             self.deadline = self.deadline.min(due);
         }
+    }
+
+    pub(super) fn client_left_due(&self) -> Option<Tick> {
+        self.aside.as_ref()?.client_left_due
     }
 
     pub(super) fn wants_answer(&self) -> bool {
