@@ -167,6 +167,13 @@ impl Eyeballs {
             .map(|(place, _)| place)
     }
 
+    /// What events have said of the attempt at a place.
+    #[must_use]
+    pub fn said_of(&self, place: u8) -> Ready {
+        let attempt = self.places.get(usize::from(place)).and_then(Option::as_ref);
+        attempt.map_or(Ready::default(), |attempt| attempt.ready)
+    }
+
     /// The attempt at a place, if there is one.
     pub fn attempt(&mut self, place: u8) -> Option<&mut Attempt> {
         self.places.get_mut(usize::from(place))?.as_mut()

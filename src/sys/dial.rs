@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Sources;
 use crate::proto::failure::Failure;
+use crate::proto::relay::Ready;
 use crate::proto::rules::Rules;
 use crate::proto::session::Outcome;
 
@@ -32,9 +33,15 @@ pub fn start(
     connect(address, token, registry, sources).map_err(|error| failure(&error))
 }
 
-/// Whether the attempt that was announced as over has succeeded. A peer's address is the proof (kernel fact
-/// `connect_pending_has_no_peer`); without one, the pending error tells why, and with neither the attempt goes on.
-pub fn confirm(stream: &TcpStream) -> Outcome {
+/// Whether the attempt of which events have `said` that it is over has succeeded. If they said that it can be written to and
+/// nothing else, it has (kernel facts `connected_is_writable_and_nothing_else` and
+/// `refused_connect_is_writable_with_error_and_has_no_peer`), and asking would be a system call for every connection. Else, as
+/// with an upstream that speaks first, a peer's address is the proof (kernel fact `connect_pending_has_no_peer`); without one,
+/// the pending error tells why, and with neither the attempt goes on.
+pub fn confirm(stream: &TcpStream, said: Ready) -> Outcome {
+    if said == (Ready { writable: true, ..Ready::default() }) {
+        return Outcome::Done;
+    }
     match stream.peer_addr() {
         Ok(_) => Outcome::Done,
         Err(_) => match stream.take_error() {
@@ -76,4 +83,31 @@ fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
 /// Whether `address` is one of this machine's: exactly those can be bound to. Asked only for a port that we listen on.
 fn is_local(address: IpAddr) -> bool {
     address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_writable_and_nothing_else_is_not_asked() {
+        // Bound, so that nobody else gets the port, and not listening: every attempt has failed, which asking tells.
+        let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let to = nobody.local_addr().unwrap().as_socket().unwrap();
+        let confirmed = |said| confirm(&TcpStream::connect(to).unwrap(), said);
+        let writable = Ready { writable: true, ..Ready::default() };
+        assert_eq!(confirmed(writable), Outcome::Done);
+        let asked = [
+            Ready::default(),
+            Ready { readable: true, ..writable },
+            Ready { read_closed: true, ..writable },
+            Ready { urgent: true, ..writable },
+            Ready { error: true, ..writable },
+        ];
+        for said in asked {
+            assert_eq!(confirmed(said), Outcome::Failed(Failure::Refused), "{said:?}");
+        }
+    }
 }

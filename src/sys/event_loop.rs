@@ -398,7 +398,7 @@ impl EventLoop {
             Step::Authenticate => return self.authenticate(key),
             Step::Resolve => return self.look_up(key),
             Step::Dial(place, address) => return self.dial(key, place, address),
-            Step::ConfirmDial(place) => sockets.confirm(place),
+            Step::ConfirmDial(place) => sockets.confirm(place, session.said_of(place)),
             Step::TakeIdle => return self.take_idle(key),
             Step::Park => {
                 if let (Some(origin), Some(socket)) = (session.take_origin(), sockets.take_upstream()) {

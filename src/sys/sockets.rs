@@ -6,6 +6,7 @@ use socket2::SockRef;
 use super::{dial, stream};
 use crate::proto::eyeballs::PLACES;
 use crate::proto::failure::Failure;
+use crate::proto::relay::Ready;
 use crate::proto::session::{Follows, Outcome, Side};
 
 /// See the module's documentation.
@@ -72,13 +73,13 @@ impl Sockets {
         }
     }
 
-    /// Asks whether the attempt at `place` stands. If so, it becomes the upstream and the others are given up; if it has
-    /// failed, it is given up itself.
-    pub fn confirm(&mut self, place: u8) -> Outcome {
+    /// Finds out whether the attempt at `place` stands, of which events have `said` something. If so, it becomes the
+    /// upstream and the others are given up; if it has failed, it is given up itself.
+    pub fn confirm(&mut self, place: u8, said: Ready) -> Outcome {
         let attempts = self.attempts.as_mut();
         let attempt = attempts.and_then(|attempts| attempts.get_mut(usize::from(place)));
         let Some(attempt @ Some(_)) = attempt else { return Outcome::Blocked };
-        let outcome = attempt.as_ref().map_or(Outcome::Blocked, dial::confirm);
+        let outcome = attempt.as_ref().map_or(Outcome::Blocked, |attempt| dial::confirm(attempt, said));
         match outcome {
             Outcome::Done => {
                 self.upstream = attempt.take();

@@ -188,6 +188,13 @@ impl Session {
         }
     }
 
+    /// What events have said of the attempt at `place`.
+    #[must_use]
+    pub fn said_of(&self, place: u8) -> Ready {
+        let State::Dialing(eyeballs) = &self.state else { return Ready::default() };
+        eyeballs.said_of(place)
+    }
+
     fn dial_failed(&mut self, place: u8, failure: Failure, now: Tick, policy: &Policy) {
         if let State::Dialing(eyeballs) = &mut self.state {
             eyeballs.failed(place, failure, now);

@@ -11,6 +11,7 @@ use mio::{Events, Poll, Token};
 
 use crate::config::Sources;
 use crate::proto::failure::Failure;
+use crate::proto::relay::Ready;
 use crate::proto::rules::Rules;
 use crate::proto::session::{Follows, Outcome};
 use crate::proto::target::{Host, Target};
@@ -122,7 +123,7 @@ impl Wire {
         let due = self.now().after(self.wait_ms);
         let stream = dial::start(address, |_| SOCKET, self.poll.registry(), rules, &self.sources)?;
         loop {
-            match dial::confirm(&stream) {
+            match dial::confirm(&stream, Ready::default()) {
                 Outcome::Failed(failure) => return Err(failure),
                 Outcome::Blocked => {}
                 Outcome::Done | Outcome::Moved(_) | Outcome::Eof | Outcome::NoStorage => {
