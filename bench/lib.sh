@@ -52,8 +52,8 @@ wait_for_port() { # PORT
     fail "nothing listens on port $1"
 }
 
-start_origin() { # sets origin (ADDR:PORT)
-    taskset -c $LOAD_CORE "$BENCH" origin 2>"$work/origin.log" &
+start_origin() { # OPTIONS...: sets origin (ADDR:PORT)
+    taskset -c $LOAD_CORE "$BENCH" origin "$@" 2>"$work/origin.log" &
     helper_pids+=($!)
     origin=$(listening "$work/origin.log")
 }
@@ -97,35 +97,7 @@ machine() { # the line above a table
     echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo none), Linux $(uname -r), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
 }
 
-# The medians of all that was kept, a column each; behind them how the first column compares with the best of the peers.
-# Columns that begin with the name of the first are no peers.
-table() { # COLUMNS
-    awk -v peers="$1" '
-        { key = $2 SUBSEP $1; values[key] = values[key] " " $3; if (!seen[$2]++) order[++metrics] = $2 }
-        function median(list,   v, n, i, j, t) {
-            n = split(list, v, " ")
-            if (n == 0) return ""
-            for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j-1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j-1]; v[j-1] = t }
-            return n % 2 ? v[(n+1)/2] : (v[n/2] + v[n/2+1]) / 2
-        }
-        END {
-            count = split(peers, peer, " ")
-            printf "| %-30s |", "median of the rounds"
-            for (p = 1; p <= count; p++) printf " %10s |", peer[p]
-            print " " peer[1] " / best peer |"
-            printf "|---|"; for (p = 1; p <= count; p++) printf "---|"; print "---|"
-            for (m = 1; m <= metrics; m++) {
-                best = ""; own = ""; more_is_better = order[m] ~ /(ops_s|gb_s)$/
-                printf "| %-30s |", order[m]
-                for (p = 1; p <= count; p++) {
-                    value = median(values[order[m] SUBSEP peer[p]])
-                    printf " %10s |", value
-                    if (value == "") continue
-                    if (p == 1) own = value
-                    else if (index(peer[p], peer[1]) == 1) continue
-                    else if (best == "" || (more_is_better ? value + 0 > best + 0 : value + 0 < best + 0)) best = value
-                }
-                printf " %16s |\n", (own != "" && best + 0 > 0) ? sprintf("%.2f", own / best) : "-"
-            }
-        }' "$data"
-}
+# Of the values in a file of the working directory. The best round counts where the same proxy is compared with itself: what else
+# runs on the machine only ever adds.
+least() { sort -g "$work/$1" | head -1; }
+most() { sort -g "$work/$1" | tail -1; }

@@ -40,10 +40,6 @@ calls_per_connect() { # WAY: one connection at a time, so that little depends on
         "$work/few" "$work/many" | tr ' ' '\n' | LC_ALL=C sort | xargs
 }
 
-# The best round counts: what else runs on the machine only ever adds.
-least() { sort -g "$work/$1" | head -1; }
-most() { sort -g "$work/$1" | tail -1; }
-
 [ "$(nproc)" -ge 2 ] || fail "two cores are needed"
 install_missing strace:strace python3:python3
 ulimit -n "$(ulimit -Hn)"

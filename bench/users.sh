@@ -29,10 +29,6 @@ load() { # WAY OPTIONS
     timeout 120 taskset -c $LOAD_CORE "$BENCH" connect --proxy "$proxy" --origin "$origin" --pid "$proxy_pid" "${field[@]}" "${@:2}"
 }
 
-# The best round counts: what else runs on the machine only ever adds.
-least() { sort -g "$work/$1" | head -1; }
-most() { sort -g "$work/$1" | tail -1; }
-
 [ "$(nproc)" -ge 2 ] || fail "two cores are needed"
 ulimit -n "$(ulimit -Hn)"
 cargo build --release --quiet --workspace

@@ -10,12 +10,12 @@ usage: adit-bench origin [--listen ADDR:PORT]
        adit-bench forward --proxy ADDR:PORT --origin HOST:PORT [--listen ADDR:PORT]
        adit-bench charge --pid PID[,PID] -- COMMAND [ARGUMENT...]
        adit-bench rules [--count N] [--write FILE]
-       adit-bench connect|roundtrips|down|up|both|idle --proxy ADDR:PORT [OPTIONS]
+       adit-bench connect|roundtrips|down|up|both|idle|slow --proxy ADDR:PORT [OPTIONS]
 
   --origin HOST:PORT   what CONNECT asks for; without it the proxy is taken as a plain relay
   --field LINE         one more field of the CONNECT, such as credentials
-  --conns N            connections or tunnels at once (connect, roundtrips: 64; bulk: 4; idle: 2000)
-  --seconds S          length of the measured window (3)
+  --conns N            connections or tunnels at once (connect, roundtrips: 64; bulk: 4; idle, slow: 2000)
+  --seconds S          length of the measured window (3); so long idle and slow hold their tunnels once all are open
   --warm S             load before the window opens (0.5)
   --count N            this many operations in all instead of a window of time (connect, roundtrips),
                        or so many names in a list (rules: 200000)
@@ -41,6 +41,7 @@ pub enum Shape {
     Up,
     Both,
     Idle,
+    Slow,
 }
 
 impl Task {
@@ -65,17 +66,18 @@ impl Shape {
             Shape::Up => "up",
             Shape::Both => "both",
             Shape::Idle => "idle",
+            Shape::Slow => "slow",
         }
     }
 
-    const ALL: [Shape; 6] =
-        [Shape::Connect, Shape::RoundTrips, Shape::Down, Shape::Up, Shape::Both, Shape::Idle];
+    const ALL: [Shape; 7] =
+        [Shape::Connect, Shape::RoundTrips, Shape::Down, Shape::Up, Shape::Both, Shape::Idle, Shape::Slow];
 
     fn default_conns(self) -> usize {
         match self {
             Shape::Connect | Shape::RoundTrips => 64,
             Shape::Down | Shape::Up | Shape::Both => 4,
-            Shape::Idle => 2000,
+            Shape::Idle | Shape::Slow => 2000,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The load: opens tunnels through the proxy and drives them in one of four shapes, from one thread and one poll.
+//! The load: opens tunnels through the proxy and drives them in one of the shapes, from one thread and one poll.
 
 use crate::args::{Args, Shape};
 use crate::flow::{Buffers, Turn};
@@ -6,7 +6,10 @@ use crate::origin;
 use crate::usage::Usage;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The message of the small shapes.
@@ -19,6 +22,14 @@ const OPENING_AT_ONCE: usize = 64;
 const STALL: Duration = Duration::from_secs(20);
 /// What the proxy may need to clear up behind the last operation of a counted run, or behind the last idle tunnel.
 const SETTLE: Duration = Duration::from_millis(500);
+/// A slow reader takes so much at once, ...
+const SIP_BYTES: usize = 4;
+/// ... and this often. In between the others have their turns, so that all of them are one steady trickle.
+const SIP_EVERY: Duration = Duration::from_secs(1);
+const SIP_TURNS: u32 = 10;
+/// Room for what comes: the least that the kernel gives, which doubles it.
+const LITTLE_ROOM_BYTES: usize = 2304;
+const SEGMENT_BYTES: u32 = 1460;
 
 /// Runs one shape and prints its line.
 pub fn run(args: &Args, shape: Shape) -> io::Result<()> {
@@ -33,7 +44,7 @@ pub fn run(args: &Args, shape: Shape) -> io::Result<()> {
             load.open_all()?;
             load.bulk()?;
         }
-        Shape::Idle => load.idle()?,
+        Shape::Idle | Shape::Slow => load.hold()?,
     }
     match load.errors {
         0 => Ok(()),
@@ -104,6 +115,7 @@ impl<'a> Load<'a> {
             .map(|to| format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{field}\r\n").into_bytes());
         let role = match shape {
             Shape::Down => origin::DOWN,
+            Shape::Slow => origin::SLOW,
             Shape::Up => origin::UP,
             Shape::Both => origin::BOTH,
             Shape::Connect | Shape::RoundTrips | Shape::Idle => origin::ECHO,
@@ -123,7 +135,10 @@ impl<'a> Load<'a> {
 
     fn dial(&mut self, key: usize) -> io::Result<()> {
         let started = Instant::now();
-        let mut stream = TcpStream::connect(self.args.proxy)?;
+        let mut stream = match self.shape {
+            Shape::Slow => connect_with_little_room(self.args.proxy)?,
+            _ => TcpStream::connect(self.args.proxy)?,
+        };
         self.poll.registry().register(&mut stream, Token(key), Interest::READABLE | Interest::WRITABLE)?;
         let (phase, answer) = (Phase::Greeting, Vec::new());
         let mut tunnel = Tunnel { stream, phase, have: 0, answer, started, runnable: false };
@@ -286,10 +301,17 @@ impl<'a> Load<'a> {
                 break;
             }
         }
-        if let Some(window) = window {
-            self.report(window);
+        match window {
+            Some(window) if window.latencies_us.is_empty() => {
+                eprintln!("no operation was finished");
+                Err(ErrorKind::TimedOut.into())
+            }
+            Some(window) => {
+                self.report(window);
+                Ok(())
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Begins one operation in this slot.
@@ -352,25 +374,53 @@ impl<'a> Load<'a> {
     }
 
     /// Opens the tunnels, looks at memory, then at what it costs to hold them for the length of the window.
-    fn idle(&mut self) -> io::Result<()> {
+    fn hold(&mut self) -> io::Result<()> {
         let before = Usage::of(&self.args.pids);
         self.open_all()?;
         std::thread::sleep(SETTLE);
+        eprintln!("holding {} tunnels", self.tunnels.len());
         let after = Usage::of(&self.args.pids);
-        std::thread::sleep(self.args.window);
+        match self.shape {
+            Shape::Slow => self.sip()?,
+            _ => std::thread::sleep(self.args.window),
+        }
         let held = Usage::of(&self.args.pids);
         let tunnels = self.tunnels.len() as f64;
         println!(
-            "shape=idle tunnels={} errors={} bytes_per_tunnel={:.0} rss_before_kib={} rss_after_kib={} hold_cpu_percent={:.4} hold_wakeups={}",
-            tunnels,
+            "shape={} tunnels={tunnels} errors={} bytes_per_tunnel={:.0} rss_before_kib={} rss_after_kib={} \
+             hold_cpu_percent={:.4} hold_wakeups={}",
+            self.shape.name(),
             self.errors,
             (after.rss_bytes as f64 - before.rss_bytes as f64) / tunnels,
             before.rss_bytes >> 10,
-            after.rss_bytes >> 10,
+            held.rss_bytes >> 10,
             held.cpu_ns_since(&after) as f64 / self.args.window.as_nanos() as f64 * 100.0,
             held.wakeups_since(&after),
         );
         Ok(())
+    }
+
+    /// Reads next to nothing of what never ends, until the window closes.
+    fn sip(&mut self) -> io::Result<()> {
+        let begin = Instant::now();
+        let share = self.tunnels.len().div_ceil(SIP_TURNS as usize);
+        let mut buffer = [0; SIP_BYTES];
+        loop {
+            for tunnels in self.tunnels.chunks_mut(share) {
+                std::thread::sleep(SIP_EVERY / SIP_TURNS);
+                if begin.elapsed() > self.args.window {
+                    return Ok(());
+                }
+                for tunnel in tunnels.iter_mut().flatten() {
+                    match tunnel.stream.read(&mut buffer) {
+                        Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                        Ok(_) => {}
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
     }
 
     fn report(&mut self, mut window: Window) {
@@ -390,14 +440,20 @@ impl<'a> Load<'a> {
         );
         if window.latencies_us.is_empty() {
             let gigabytes = window.bytes as f64 / 1e9;
-            println!("{common} gb_s={:.3} cpu_s_per_gb={:.4}", gigabytes / wall_s, cpu_ns / 1e9 / gigabytes);
+            println!(
+                "{common} ops={} gb_s={:.3} cpu_s_per_gb={:.4}",
+                window.bytes >> 20,
+                gigabytes / wall_s,
+                cpu_ns / 1e9 / gigabytes
+            );
         } else {
             let operations = window.latencies_us.len() as f64;
             window.latencies_us.sort_unstable();
             println!(
-                "{common} ops={operations} ops_s={:.0} p50_us={} p99_us={} cpu_us={:.3}",
+                "{common} ops={operations} ops_s={:.0} p50_us={} p90_us={} p99_us={} cpu_us={:.3}",
                 operations / wall_s,
                 percentile(&window.latencies_us, 50),
+                percentile(&window.latencies_us, 90),
                 percentile(&window.latencies_us, 99),
                 cpu_ns / 1e3 / operations,
             );
@@ -409,18 +465,18 @@ impl<'a> Load<'a> {
 }
 
 impl Tunnel {
-    /// Takes a part of the answer to CONNECT; true when it is complete and says 200.
+    /// Takes a part of the answer to CONNECT; true when its head is complete and says 200.
     fn answered(&mut self, bytes: &[u8]) -> io::Result<bool> {
         self.answer.extend_from_slice(bytes);
-        if !self.answer.ends_with(b"\r\n\r\n") {
+        let Some(end) = self.answer.windows(4).position(|four| four == b"\r\n\r\n") else {
             return if self.answer.len() > ANSWER_BYTES {
                 Err(ErrorKind::InvalidData.into())
             } else {
                 Ok(false)
             };
-        }
+        };
         if !self.answer.starts_with(b"HTTP/1.") || self.answer.get(8..13) != Some(b" 200 ") {
-            eprintln!("the proxy says: {}", String::from_utf8_lossy(&self.answer));
+            eprintln!("the proxy says: {}", String::from_utf8_lossy(&self.answer[..end]));
             return Err(ErrorKind::ConnectionRefused.into());
         }
         self.answer = Vec::new();
@@ -447,8 +503,24 @@ impl Tunnel {
                 let more = first == Turn::More || second == Turn::More;
                 Ok((read + written, if more { Turn::More } else { Turn::Blocked }))
             }
-            Shape::Down | Shape::Connect | Shape::RoundTrips | Shape::Idle => buffers.discard(&self.stream),
+            Shape::Down | Shape::Connect | Shape::RoundTrips | Shape::Idle | Shape::Slow => {
+                buffers.discard(&self.stream)
+            }
         }
+    }
+}
+
+/// Dials with so little room for what comes that the sender soon has to wait. Both options must be set before the handshake, which
+/// tells them to the peer. Segments are those of Ethernet: with the 64 KiB of loopback the kernel would keep over a MiB for
+/// each reader at the proxy, and soon all that it has for TCP.
+fn connect_with_little_room(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_recv_buffer_size(LITTLE_ROOM_BYTES)?;
+    socket.set_tcp_mss(SEGMENT_BYTES)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        Ok(()) | Err(_) => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The origin: one port, and the first byte of a connection says what it is for.
-//! `e` echo everything, `d` send for ever (down), `u` swallow everything (up), `b` both at once, `G` answer HTTP requests.
+//! `e` echo everything, `d` send for ever (down), `s` the same to slow readers, `u` swallow everything (up), `b` both at once,
+//! `G` answer HTTP requests.
 
 use crate::flow::{Buffers, Turn};
 use crate::http::{After, Responses};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::sockopt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,10 +15,16 @@ use std::time::Duration;
 /// The first bytes of a connection: what the origin is to do with it.
 pub const ECHO: u8 = b'e';
 pub const DOWN: u8 = b'd';
+/// As `DOWN`, with little room in the kernel: on a machine that is client, proxy and origin in one, thousands of full send
+/// buffers would use up what the kernel has for all of TCP, and that would be measured.
+pub const SLOW: u8 = b's';
 pub const UP: u8 = b'u';
 pub const BOTH: u8 = b'b';
 /// Nobody has to say this: `GET` begins with it.
 const HTTP: u8 = b'G';
+
+/// What the kernel may hold for a slow reader; it doubles this.
+const SLOW_SEND_BYTES: usize = 32 << 10;
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -128,7 +136,7 @@ impl Origin {
         conn.queued = false;
         let turn = match conn.role {
             Some(UP) => conn.swallow(&mut self.buffers),
-            Some(DOWN) => conn.send(&self.buffers),
+            Some(DOWN | SLOW) => conn.send(&self.buffers),
             Some(BOTH) => conn.both(&mut self.buffers),
             None | Some(_) => conn.small(&mut self.room, &self.responses),
         }?;
@@ -165,6 +173,10 @@ impl Conn {
             match *self.role.get_or_insert(room[0]) {
                 ECHO => self.send_or_keep(&room[..count])?,
                 HTTP => self.requests(&room[..count], responses)?,
+                SLOW => {
+                    sockopt::set_socket_send_buffer_size(&self.stream, SLOW_SEND_BYTES)?;
+                    return Ok(Turn::More);
+                }
                 _ => return Ok(Turn::More),
             }
             if count < room.len() && self.pending.is_empty() && !self.read_closed && !self.closing {
