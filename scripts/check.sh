@@ -77,6 +77,8 @@ step "format" cargo fmt --all --check
 step "layers self-test" python3 scripts/layers.py --self-test
 step "layers" layers
 step "dependencies" dependencies
+step "advisories self-test" python3 scripts/advisories.py --self-test
+step "advisories" python3 scripts/advisories.py
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tests" tests
 step "planted bugs" python3 scripts/planted-bugs.py
