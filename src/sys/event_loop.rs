@@ -27,6 +27,7 @@ use slab::Slab;
 use super::access_log::AccessLog;
 use super::logins::LoginDesk;
 use super::names::{Asked, Names, NamesConfig, Part};
+use super::pipes::Pipes;
 use super::shared::{Mailbox, Phase, Shared};
 use super::sockets::Sockets;
 use super::{dial, stream};
@@ -134,6 +135,7 @@ pub struct EventLoop {
     starved: VecDeque<usize>,
     deadlines: Deadlines,
     pool: Pool,
+    pipes: Pipes,
     names: Names,
     door: Door,
     upstreams: Upstreams,
@@ -172,6 +174,7 @@ impl EventLoop {
             starved: VecDeque::new(),
             deadlines: Deadlines::default(),
             pool: Pool::with_ceiling(config.buffer_bytes),
+            pipes: Pipes::default(),
             names: Names::new(config.names, NAMES_TOKEN),
             door: Door::new(config.logins, Arc::clone(&mailbox), config.logins_max),
             upstreams: Upstreams::new(config.idle, keep_ms),
@@ -222,6 +225,7 @@ impl EventLoop {
                 self.follow_phase();
             }
             self.upstreams.close_over(self.now);
+            self.pipes.close_over(self.now);
             self.resolve();
             self.accept();
             for _ in 0..self.run_queue.len() {
@@ -252,6 +256,7 @@ impl EventLoop {
         let due = [
             self.deadlines.next(),
             self.upstreams.next_deadline(),
+            self.pipes.next_deadline(),
             self.names.next_deadline(),
             self.access_log.next_deadline(),
             self.accept_resumes,
@@ -338,6 +343,8 @@ impl EventLoop {
                 }
                 Step::Read(_)
                 | Step::Write(_)
+                | Step::Fill(_)
+                | Step::Drain(_)
                 | Step::ShutdownWrite(_)
                 | Step::Discard
                 | Step::Authenticate
@@ -398,6 +405,11 @@ impl EventLoop {
                 sockets.read(side, session.fill_slice(side))
             }
             Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
+            Step::Fill(side) => {
+                let (pipes, pool, now) = (&mut self.pipes, &mut self.pool, self.now);
+                sockets.fill(side, |socket| pipes.fill(key, side, socket, pool, now))
+            }
+            Step::Drain(side) => sockets.drain(side, |socket| self.pipes.drain(key, side.other(), socket)),
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
             Step::Discard => sockets.read(Side::Client, accepting::room(&mut self.discard)),
             Step::Authenticate => return self.authenticate(key),
@@ -431,7 +443,7 @@ impl EventLoop {
             outcome = sockets.dial(place, start);
             // Who is served comes before who may be served faster.
             let is_short = outcome == Outcome::Failed(Failure::NoDescriptors);
-            if !is_short || self.upstreams.close_idle() == 0 {
+            if !is_short || self.upstreams.close_idle() + self.pipes.give_way(self.now) == 0 {
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! What is released and rearranged behind the sessions' runs: storage, sockets, deadlines, and the sessions that have ended.
+//! What is released and rearranged behind the sessions' runs: storage, pipes, sockets, deadlines, and the sessions that have ended.
 
 use super::{EVENTS, EventLoop};
 use crate::sys::shared::Phase;
@@ -13,6 +13,7 @@ impl EventLoop {
         while let Some(storage) = entry.session.detach() {
             self.pool.give_back(storage);
         }
+        self.pipes.settle(key, |side| entry.session.holds_pipe(side), &mut self.pool, self.now);
         if !entry.session.wants_upstream() {
             entry.sockets.drop_upstream();
         }
@@ -79,6 +80,7 @@ impl EventLoop {
             while let Some(storage) = entry.session.detach() {
                 self.pool.give_back(storage);
             }
+            self.pipes.settle(key, |side| entry.session.holds_pipe(side), &mut self.pool, self.now);
             if entry.looking_up {
                 self.names.cancel(key);
             }
