@@ -30,7 +30,7 @@ LAYERS = """
 4.2  sys/syslog sys/files
 4.5  sys/output
 5    sys/stream sys/watch sys/access_log sys/names
-5.2  sys/shared
+5.2  sys/shared sys/pipes
 5.5  sys/accept sys/dial sys/signals sys/name_files sys/list_files sys/logins
 5.6  sys/listening sys/settings
 5.8  sys/sockets

@@ -132,7 +132,7 @@ BUGS = [
     (
         "storage is kept at the end",
         "src/proto/session.rs",
-        "self.up.ring.clear();\n            self.down.ring.clear();",
+        "self.up.clear();\n            self.down.clear();",
         "",
     ),
     (
@@ -158,6 +158,37 @@ BUGS = [
         "src/proto/session/opening.rs",
         "State::Authenticating(_) | State::Reusing | State::Resolving { .. } | State::Dialing(_) => true,",
         "State::Authenticating(_) => false, State::Reusing | State::Resolving { .. } | State::Dialing(_) => true,",
+    ),
+    (
+        "a short fill of a pipe is taken for an empty socket",
+        "src/proto/session/tunnel.rs",
+        "        let (half, _) = self.half_and_source(side);\n        match outcome {\n            Outcome::Moved(count) => {",
+        "        let (half, ready) = self.half_and_source(side);\n        match outcome {\n"
+        "            Outcome::Moved(count) => {\n                ready.readable = false;",
+    ),
+    (
+        "who finds no pipe asks for one for ever",
+        "src/proto/relay.rs",
+        "        self.bulk = 0;\n",
+        "",
+    ),
+    (
+        "an end overtakes the bytes in a pipe",
+        "src/proto/relay.rs",
+        "self.ring.is_empty() && self.piped == 0",
+        "self.ring.is_empty()",
+    ),
+    (
+        "urgent data is waited for at the wrong place",
+        "src/proto/relay.rs",
+        "if from.readable && self.is_bulk() && !from.urgent => Move::Fill,",
+        "if from.readable && self.is_bulk() => Move::Fill,",
+    ),
+    (
+        "a pipe is kept at the end",
+        "src/proto/relay.rs",
+        "        self.ring.clear();\n        self.piped = 0;",
+        "        self.ring.clear();",
     ),
 ]
 

@@ -4,11 +4,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream as MioStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Time enough for an event that comes; reached only by failures.
@@ -233,6 +236,119 @@ fn out_of_band_inline_is_inherited_from_the_listener() {
     let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
     assert!(SockRef::from(&ours).out_of_band_inline().unwrap());
+}
+
+// Pipes between sockets.
+
+/// A pipe of `bytes` as the kernel counts them: reader and writer.
+fn pipe_of(bytes: usize) -> (OwnedFd, OwnedFd) {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+    assert_eq!(rustix::pipe::fcntl_setpipe_size(&writer, bytes).unwrap(), bytes);
+    (reader, writer)
+}
+
+fn splice(from: impl AsFd, to: impl AsFd, most: usize) -> Result<usize, Errno> {
+    rustix::pipe::splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+}
+
+#[test]
+fn filling_an_empty_pipe_would_block_only_over_the_socket() {
+    let (mut watch, ours, mut peer) = watched_pair();
+    let (_reader, writer) = pipe_of(65536);
+    assert_eq!(splice(&ours, &writer, 1000), Err(Errno::AGAIN), "nothing to take");
+    peer.write_all(b"hello").unwrap();
+    assert!(watch.one().readable, "and an edge when there is");
+    assert_eq!(splice(&ours, &writer, 1000), Ok(5));
+    assert_eq!(splice(&ours, &writer, 1000), Err(Errno::AGAIN));
+    peer.write_all(b"again").unwrap();
+    assert!(watch.one().readable);
+}
+
+#[test]
+fn a_pipe_fills_by_slots() {
+    let (ours, mut peer) = pair();
+    let (reader, writer) = pipe_of(16 * 4096);
+    // Segments that were sent one by one are slots of their own.
+    for _ in 0..40 {
+        peer.write_all(b"x").unwrap();
+    }
+    let count = splice(&ours, &writer, 65536).unwrap();
+    assert!(count < 40, "a short fill, and not because the socket is empty: {count}");
+    assert_eq!(splice(&ours, &writer, 65536), Err(Errno::AGAIN), "would block, and not over the socket");
+    assert_eq!(rustix::io::read(&reader, &mut [0; 64]).unwrap(), count);
+    assert!(splice(&ours, &writer, 65536).unwrap() > 0, "the rest was there all the time");
+}
+
+#[test]
+fn a_pipe_is_not_filled_beyond_urgent_data() {
+    let (mut ours, _peer) = pair_with_urgent_data();
+    let (_reader, writer) = pipe_of(65536);
+    assert_eq!(splice(&ours, &writer, 1000), Ok(3), "up to the mark");
+    assert_eq!(splice(&ours, &writer, 1000), Err(Errno::AGAIN), "and no further, although there are bytes");
+    let mut space = [0; 64];
+    assert_eq!(ours.read(&mut space).unwrap(), 4);
+    assert_eq!(&space[..4], b"!def");
+}
+
+#[test]
+fn a_fill_at_urgent_data_looks_like_the_end_once_a_fin_is_behind_it() {
+    let (mut ours, peer) = pair_with_urgent_data();
+    let (_reader, writer) = pipe_of(65536);
+    assert_eq!(splice(&ours, &writer, 1000), Ok(3));
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(splice(&ours, &writer, 1000), Ok(0), "there are four bytes more");
+    assert_eq!(ours.read(&mut [0; 64]).unwrap(), 4);
+    assert_eq!(ours.read(&mut [0; 64]).unwrap(), 0);
+}
+
+#[test]
+fn a_fill_at_the_end_is_zero() {
+    let (ours, mut peer) = pair();
+    let (_reader, writer) = pipe_of(65536);
+    peer.write_all(b"last").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(splice(&ours, &writer, 1000), Ok(4));
+    assert_eq!(splice(&ours, &writer, 1000), Ok(0));
+}
+
+#[test]
+fn draining_a_pipe_that_holds_bytes_would_block_only_over_the_socket() {
+    let (mut watch, ours, mut peer) = watched_pair();
+    let (reader, writer) = pipe_of(65536);
+    let page = [7; 4096];
+    let mut written = 0;
+    let held = loop {
+        assert_eq!(rustix::io::write(&writer, &page).unwrap(), page.len());
+        match splice(&reader, &ours, page.len()) {
+            Ok(count) if count == page.len() => written += count,
+            // What the socket does not take stays.
+            Ok(count) => {
+                written += count;
+                assert_eq!(splice(&reader, &ours, page.len()), Err(Errno::AGAIN));
+                break page.len() - count;
+            }
+            Err(errno) => {
+                assert_eq!(errno, Errno::AGAIN);
+                break page.len();
+            }
+        }
+    };
+    watch.none();
+    peer.read_exact(&mut vec![0; written]).unwrap();
+    assert!(watch.one().writable);
+    assert_eq!(splice(&reader, &ours, page.len()), Ok(held));
+}
+
+#[test]
+fn draining_a_pipe_into_a_reset_connection_fails() {
+    let (mut watch, ours, peer) = watched_pair();
+    let (reader, writer) = pipe_of(65536);
+    assert_eq!(rustix::io::write(&writer, b"lost").unwrap(), 4);
+    reset(peer);
+    assert!(watch.one().error);
+    // Rust's runtime ignores SIGPIPE, which `splice` cannot be told not to send.
+    assert_eq!(splice(&reader, &ours, 4), Err(Errno::CONNRESET));
+    assert_eq!(splice(&reader, &ours, 4), Err(Errno::PIPE));
 }
 
 #[test]

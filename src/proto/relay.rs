@@ -2,9 +2,19 @@
 //!
 //! The order inside one direction is *write, then shut down, then read*: what is held goes out before more is taken, so a
 //! ring is full or empty, memory is bounded, and a slow sink pushes back on its source through the kernel's own buffers.
+//!
+//! A direction whose source has had plenty for a while is bulk: its bytes go through a pipe and are never copied to us. A pipe
+//! costs a call more than a ring before it is known that nothing is left to read, so small messages never see one.
 
 use super::failure::Failure;
-use super::ring::Ring;
+use super::ring::{RING_BYTES, Ring};
+
+/// A read of so much counts for bulk, a smaller one against it. An ordinary ring is full then.
+pub const PLENTY_BYTES: usize = RING_BYTES;
+/// A direction is bulk once so many more reads had plenty than had not.
+const BULK_FROM: u8 = 4;
+/// More than so many are not counted, so that a few small ones end it, however long it was.
+const BULK_MOST: u8 = 8;
 
 /// What is believed about a socket: rumours from events, corrected by system calls. A set bit means "may succeed, try";
 /// only a would-block from that very socket (or a short read, see [`Half::read`]) clears one.
@@ -72,6 +82,10 @@ pub enum Move {
     Read,
     /// Drain the ring into the sink.
     Write,
+    /// Fill the pipe, which is empty, from the source.
+    Fill,
+    /// Drain the pipe into the sink.
+    Drain,
     /// Pass the source's end on.
     ShutdownWrite,
     /// Nothing can be done now; readiness, storage or the other direction changes that.
@@ -83,6 +97,10 @@ pub enum Move {
 pub struct Half {
     /// Bytes read and not yet written.
     pub ring: Ring,
+    /// Bytes in the pipe, likewise. Never beside bytes in the ring: nothing is taken while anything is held.
+    pub piped: u32,
+    /// By how many more reads had plenty than had not.
+    bulk: u8,
     /// Payload bytes that the sink took.
     pub moved: u64,
     /// The reading end.
@@ -98,14 +116,14 @@ impl Half {
     #[must_use]
     pub fn next(&self, from: Ready, to: Ready) -> Move {
         match (self.sink, self.source) {
-            (Sink::Open, _) if !self.ring.is_empty() => {
-                if to.writable {
-                    Move::Write
-                } else {
-                    Move::Nothing
-                }
-            }
+            (Sink::Open, _) if !self.is_empty() => match (to.writable, self.piped) {
+                (true, 0) => Move::Write,
+                (true, _) => Move::Drain,
+                (false, _) => Move::Nothing,
+            },
             (Sink::Open, Source::Ended) => Move::ShutdownWrite,
+            // A pipe is never filled beyond urgent data (kernel fact `a_pipe_is_not_filled_beyond_urgent_data`).
+            (Sink::Open, Source::Open) if from.readable && self.is_bulk() && !from.urgent => Move::Fill,
             (Sink::Open, Source::Open) if from.readable && !self.starved => Move::Read,
             // Not ready, or the session is about to end over the reset.
             (Sink::Open, Source::Open | Source::Reset) => Move::Nothing,
@@ -119,8 +137,29 @@ impl Half {
     pub fn is_over(&self) -> bool {
         match self.source {
             Source::Open => self.sink != Sink::Open,
-            Source::Ended | Source::Reset => self.ring.is_empty(),
+            Source::Ended | Source::Reset => self.is_empty(),
         }
+    }
+
+    /// Whether no byte is held, be it in the ring or in the pipe.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty() && self.piped == 0
+    }
+
+    fn is_bulk(&self) -> bool {
+        self.bulk >= BULK_FROM
+    }
+
+    /// Learns from how much came at once.
+    pub fn weigh(&mut self, count: usize) {
+        self.bulk =
+            if count >= PLENTY_BYTES { BULK_MOST.min(self.bulk + 1) } else { self.bulk.saturating_sub(1) };
+    }
+
+    /// No pipe for now: the ring takes what comes next, and it is learned anew whether this is bulk.
+    pub fn avoid_pipe(&mut self) {
+        self.bulk = 0;
     }
 
     /// A read put `count` bytes into `offered` bytes of space. Less than offered means that the socket was empty, which
@@ -132,22 +171,41 @@ impl Half {
         }
     }
 
+    /// `count` bytes went into the pipe. Less than were asked for says nothing: a pipe is full when its slots are (kernel fact
+    /// `a_pipe_fills_by_slots`). But it was empty before, so a would-block is always the source's.
+    pub fn filled(&mut self, count: usize) {
+        debug_assert!(self.is_empty(), "filled while bytes are held");
+        self.piped = u32::try_from(count).unwrap_or(u32::MAX);
+        self.weigh(count);
+    }
+
     /// The source has ended or failed.
     pub fn read_ended(&mut self, source: Source, from: &mut Ready) {
         self.source = source;
         from.readable = false;
     }
 
-    /// The sink took `count` bytes.
+    /// The sink took `count` bytes of those held.
     pub fn wrote(&mut self, count: usize) {
-        self.ring.drained(count);
+        if self.piped > 0 {
+            debug_assert!(count <= self.piped as usize, "more drained than held");
+            self.piped = self.piped.saturating_sub(count as u32);
+        } else {
+            self.ring.drained(count);
+        }
         self.moved += count as u64;
+    }
+
+    /// Forgets all bytes held.
+    pub fn clear(&mut self) {
+        self.ring.clear();
+        self.piped = 0;
     }
 
     /// The sink failed: what was meant for it is lost.
     pub fn write_failed(&mut self) {
         self.sink = Sink::Broken;
-        self.ring.clear();
+        self.clear();
     }
 }
 

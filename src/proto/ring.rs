@@ -15,6 +15,13 @@ pub const WIDE_RING_BYTES: usize = WIDE_PIECES * RING_BYTES;
 /// What a wide ring counts for.
 const WIDE_PIECES: usize = 4;
 
+/// Bytes that one pipe takes at most.
+pub const PIPE_BYTES: usize = PIPE_PIECES * RING_BYTES;
+/// What a pipe counts for.
+const PIPE_PIECES: usize = 8;
+/// Pipes that are lent at most, however much storage there is.
+pub const PIPES_MAX: usize = 16;
+
 /// Pieces the free list keeps for reuse when nobody needs them; more go back to the allocator, so that memory returns to
 /// its baseline after a busy hour.
 const SPARE_MAX: usize = 16;
@@ -64,13 +71,15 @@ pub struct Pool {
     /// In pieces of [`RING_BYTES`], as `limit`.
     lent: usize,
     limit: usize,
+    /// The pipes are not here; what they hold counts.
+    pipes: usize,
 }
 
 impl Pool {
     /// A pool that lends at most `bytes` of storage, and at least one piece.
     #[must_use]
     pub fn with_ceiling(bytes: u64) -> Pool {
-        let mut pool = Pool { spare: Vec::new(), spare_wide: Vec::new(), lent: 0, limit: 0 };
+        let mut pool = Pool { spare: Vec::new(), spare_wide: Vec::new(), lent: 0, limit: 0, pipes: 0 };
         pool.set_ceiling(bytes);
         pool
     }
@@ -82,7 +91,7 @@ impl Pool {
 
     /// Lends one piece, or `None` at the ceiling. The last piece given back is lent first: it is still in the cache.
     pub fn lend(&mut self) -> Option<Storage> {
-        if self.lent >= self.limit {
+        if self.free() == 0 {
             return None;
         }
         self.lent += 1;
@@ -92,7 +101,7 @@ impl Pool {
     /// Lends storage for a wide ring while hardly any is out. Once an eighth is, it is one piece: of the rest, as many slow
     /// readers as before can hold an ordinary ring each.
     pub fn lend_wide(&mut self) -> Option<Storage> {
-        if self.lent + WIDE_PIECES > self.limit / 8 {
+        if self.lent + WIDE_PIECES > self.limit / 8 || self.free() < WIDE_PIECES {
             return self.lend();
         }
         self.lent += WIDE_PIECES;
@@ -111,10 +120,24 @@ impl Pool {
         }
     }
 
+    /// Whether a pipe may take [`PIPE_BYTES`]. All pipes together take a quarter at most.
+    pub fn lend_pipe(&mut self) -> bool {
+        let after = (self.pipes + 1) * PIPE_PIECES;
+        let may = self.pipes < PIPES_MAX && after <= self.limit / 4 && self.lent + after <= self.limit;
+        self.pipes += usize::from(may);
+        may
+    }
+
+    /// A pipe is empty, or closed.
+    pub fn give_back_pipe(&mut self) {
+        debug_assert!(self.pipes > 0, "a pipe that was never lent came back");
+        self.pipes = self.pipes.saturating_sub(1);
+    }
+
     /// Pieces that are out at the moment.
     #[must_use]
     pub fn lent(&self) -> usize {
-        self.lent
+        self.lent + self.pipes * PIPE_PIECES
     }
 
     /// Whether so little is left that those who only might need their storage should do without.
@@ -126,7 +149,7 @@ impl Pool {
     /// Pieces that [`Pool::lend`] would still lend.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.limit.saturating_sub(self.lent)
+        self.limit.saturating_sub(self.lent())
     }
 }
 
@@ -524,6 +547,23 @@ mod tests {
         }
         assert_eq!((pool.free(), pool.lent()), (2 * 8 * WIDE_PIECES, 0));
         assert_eq!((pool.spare.len(), pool.spare_wide.len()), (SPARE_MAX, 2));
+    }
+
+    #[test]
+    fn pipes_are_a_quarter_at_most_and_leave_less_for_rings() {
+        let mut pool = Pool::with_ceiling((4 * 2 * PIPE_BYTES) as u64);
+        assert!(pool.lend_pipe() && pool.lend_pipe() && !pool.lend_pipe());
+        assert_eq!(pool.lent(), 2 * PIPE_PIECES);
+        let lent: Vec<Storage> = std::iter::from_fn(|| pool.lend()).collect();
+        assert_eq!((lent.len(), pool.free()), (3 * 2 * PIPE_PIECES, 0));
+        pool.give_back_pipe();
+        assert_eq!(pool.free(), PIPE_PIECES);
+        let _ring = pool.lend().unwrap();
+        assert!(!pool.lend_pipe(), "there is no room for a whole one");
+        let mut pool = Pool::with_ceiling(1 << 40);
+        assert_eq!(std::iter::from_fn(|| pool.lend_pipe().then_some(())).count(), PIPES_MAX);
+        let mut pool = Pool::with_ceiling((4 * PIPE_BYTES - RING_BYTES) as u64);
+        assert!(!pool.lend_pipe(), "it would be more than a quarter");
     }
 
     #[test]

@@ -267,7 +267,8 @@ impl Session {
             Step::Read(_) => self.head_read(outcome, now, policy),
             Step::Write(_) if matches!(self.state, State::Replying(_)) => self.answer_written(outcome),
             Step::Write(side) if matches!(self.state, State::Forwarding) => self.forward_wrote(side, outcome),
-            Step::Write(side) => self.relay_wrote(side, outcome),
+            Step::Write(side) | Step::Drain(side) => self.relay_wrote(side, outcome),
+            Step::Fill(side) => self.relay_filled(side, outcome),
             Step::ShutdownWrite(_) if matches!(self.state, State::Replying(_)) => self.linger(now),
             Step::ShutdownWrite(side) => self.sink_shut(side, outcome),
             Step::Discard => self.discarded(outcome),
@@ -426,9 +427,9 @@ impl Session {
     pub fn may_wait(&self) -> bool {
         let idle = |half: &Half, from: Ready, to: Ready| {
             let takes = half.sink == Sink::Open;
-            let must_write = takes && !half.ring.is_empty() && to.writable;
-            let must_shut = takes && half.ring.is_empty() && half.source == Source::Ended;
-            let must_read = takes && half.ring.is_empty() && half.source == Source::Open && !half.starved;
+            let must_write = takes && !half.is_empty() && to.writable;
+            let must_shut = takes && half.is_empty() && half.source == Source::Ended;
+            let must_read = takes && half.is_empty() && half.source == Source::Open && !half.starved;
             !(must_write || must_shut || must_read && from.readable)
         };
         let (client, upstream) = (self.client_ready, self.upstream_ready);
@@ -583,8 +584,8 @@ impl Session {
     /// Gives up storage that holds nothing. To be called until `None` whenever the session stops running.
     pub fn detach(&mut self) -> Option<Storage> {
         if matches!(self.state, State::Closed) {
-            self.up.ring.clear();
-            self.down.ring.clear();
+            self.up.clear();
+            self.down.clear();
         }
         self.up.ring.detach_if_empty().or_else(|| self.down.ring.detach_if_empty())
     }
@@ -604,20 +605,6 @@ impl Session {
         match side {
             Side::Client => &mut self.up,
             Side::Upstream => &mut self.down,
-        }
-    }
-
-    fn half_and_source(&mut self, side: Side) -> (&mut Half, &mut Ready) {
-        match side {
-            Side::Client => (&mut self.up, &mut self.client_ready),
-            Side::Upstream => (&mut self.down, &mut self.upstream_ready),
-        }
-    }
-
-    fn half_and_sink(&mut self, side: Side) -> (&mut Half, &mut Ready) {
-        match side {
-            Side::Client => (&mut self.down, &mut self.client_ready),
-            Side::Upstream => (&mut self.up, &mut self.upstream_ready),
         }
     }
 }

@@ -11,6 +11,7 @@
 mod accepting;
 mod authenticating;
 mod directing;
+mod settling;
 mod upstreams;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use slab::Slab;
 use super::access_log::AccessLog;
 use super::logins::LoginDesk;
 use super::names::{Asked, Names, NamesConfig, Part};
+use super::pipes::Pipes;
 use super::shared::{Mailbox, Phase, Shared};
 use super::sockets::Sockets;
 use super::{dial, stream};
@@ -129,6 +131,7 @@ pub struct EventLoop {
     starved: VecDeque<usize>,
     deadlines: Deadlines,
     pool: Pool,
+    pipes: Pipes,
     names: Names,
     door: Door,
     upstreams: Upstreams,
@@ -167,6 +170,7 @@ impl EventLoop {
             starved: VecDeque::new(),
             deadlines: Deadlines::default(),
             pool: Pool::with_ceiling(config.buffer_bytes),
+            pipes: Pipes::default(),
             names: Names::new(config.names, NAMES_TOKEN),
             door: Door::new(config.logins, Arc::clone(&mailbox), config.logins_max),
             upstreams: Upstreams::new(config.idle, keep_ms),
@@ -217,6 +221,7 @@ impl EventLoop {
                 self.follow_phase();
             }
             self.upstreams.close_over(self.now);
+            self.pipes.close_over(self.now);
             self.resolve();
             self.accept();
             for _ in 0..self.run_queue.len() {
@@ -247,6 +252,7 @@ impl EventLoop {
         let due = [
             self.deadlines.next(),
             self.upstreams.next_deadline(),
+            self.pipes.next_deadline(),
             self.names.next_deadline(),
             self.access_log.next_deadline(),
             self.accept_resumes,
@@ -333,6 +339,8 @@ impl EventLoop {
                 }
                 Step::Read(_)
                 | Step::Write(_)
+                | Step::Fill(_)
+                | Step::Drain(_)
                 | Step::ShutdownWrite(_)
                 | Step::Discard
                 | Step::Authenticate
@@ -393,6 +401,11 @@ impl EventLoop {
                 sockets.read(side, session.fill_slice(side))
             }
             Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
+            Step::Fill(side) => {
+                let (pipes, pool, now) = (&mut self.pipes, &mut self.pool, self.now);
+                sockets.fill(side, |socket| pipes.fill(key, side, socket, pool, now))
+            }
+            Step::Drain(side) => sockets.drain(side, |socket| self.pipes.drain(key, side.other(), socket)),
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
             Step::Discard => sockets.read(Side::Client, accepting::room(&mut self.discard)),
             Step::Authenticate => return self.authenticate(key),
@@ -426,7 +439,7 @@ impl EventLoop {
             outcome = sockets.dial(place, start);
             // Who is served comes before who may be served faster.
             let is_short = outcome == Outcome::Failed(Failure::NoDescriptors);
-            if !is_short || self.upstreams.close_idle() == 0 {
+            if !is_short || self.upstreams.close_idle() + self.pipes.give_way(self.now) == 0 {
                 break;
             }
         }
@@ -473,100 +486,6 @@ impl EventLoop {
             Asked::Pending => {
                 entry.looking_up = true;
                 Some(Outcome::Done)
-            }
-        }
-    }
-
-    /// Behind a session's run: what it no longer needs is released, and its deadline is set.
-    fn settle(&mut self, key: usize) {
-        let Some(entry) = self.sessions.get_mut(key) else { return };
-        if self.pool.is_scarce() {
-            entry.session.spare_storage();
-        }
-        while let Some(storage) = entry.session.detach() {
-            self.pool.give_back(storage);
-        }
-        if !entry.session.wants_upstream() {
-            entry.sockets.drop_upstream();
-        }
-        if entry.looking_up && !entry.session.wants_lookup() {
-            entry.looking_up = false;
-            self.names.cancel(key);
-        }
-        if entry.logging_in && !entry.session.wants_login() {
-            entry.logging_in = false;
-            self.door.cancel(key);
-        }
-        let Some((_, due)) = entry.session.deadline() else { return };
-        match self.deadlines.get(key) {
-            // A later deadline is found out when this entry comes up: activity does not touch the queue.
-            Some(queued_due) if queued_due <= due => {}
-            Some(_) | None => self.deadlines.set(key, due),
-        }
-    }
-
-    fn expire(&mut self) {
-        while let Some(key) = self.deadlines.pop_due(self.now) {
-            let Some(entry) = self.sessions.get_mut(key) else { continue };
-            match entry.session.deadline() {
-                Some((_, due)) if due > self.now => self.deadlines.set(key, due),
-                Some(_) | None => {
-                    entry.session.on_deadline(self.now, &self.policy);
-                    self.queue(key);
-                }
-            }
-        }
-        if self.grace_over.is_some_and(|due| due <= self.now) {
-            self.phase = Phase::Quitting;
-        }
-    }
-
-    /// Storage may have come back: as many of those who wait for it as can have some are woken, in their order. The last
-    /// thing in a turn, behind everything that gives storage back.
-    fn feed_starved(&mut self) {
-        let mut woken = 0;
-        while woken < self.pool.free() {
-            let Some(key) = self.starved.pop_front() else { return };
-            if self.end_starving(key) {
-                woken += 1;
-            }
-        }
-        // Sessions that have ended meanwhile leave their keys behind; they must not pile up while nothing comes back.
-        if self.starved.len() > 2 * self.sessions.len() + EVENTS {
-            self.starved.retain(|&key| self.sessions.get(key).is_some_and(|entry| entry.starved));
-        }
-    }
-
-    /// Whether it was starving: an old key may be in other hands by now.
-    fn end_starving(&mut self, key: usize) -> bool {
-        let Some(entry) = self.sessions.get_mut(key).filter(|entry| entry.starved) else { return false };
-        entry.starved = false;
-        entry.session.on_storage();
-        self.queue(key);
-        true
-    }
-
-    fn free_ended(&mut self) {
-        while let Some(key) = self.ended.pop() {
-            let Some(mut entry) = self.sessions.try_remove(key) else { continue };
-            while let Some(storage) = entry.session.detach() {
-                self.pool.give_back(storage);
-            }
-            if entry.looking_up {
-                self.names.cancel(key);
-            }
-            self.door.cancel(key);
-            self.deadlines.remove(key);
-            if entry.counted {
-                self.shared.leave(entry.session.client().ip());
-            } else {
-                self.refusing -= 1;
-            }
-            let session = entry.session;
-            entry.sockets.close(|side| session.closes_with_reset(side));
-            // Descriptors have come free: those who wait outside may come in.
-            if self.accept_resumes.is_some() {
-                self.accept_resumes = Some(self.now);
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod logins;
 pub mod name_files;
 pub mod names;
 pub mod output;
+pub mod pipes;
 pub mod settings;
 pub mod shared;
 pub mod signals;

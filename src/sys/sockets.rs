@@ -35,6 +35,16 @@ impl Sockets {
         self.on(side, Outcome::Failed(Failure::BrokenPipe), |socket| stream::write(socket, bytes, follows))
     }
 
+    /// See [`Pipes::fill`](super::pipes::Pipes::fill).
+    pub fn fill(&mut self, side: Side, fill: impl FnOnce(&TcpStream) -> Outcome) -> Outcome {
+        self.on(side, Outcome::Eof, |socket| fill(socket))
+    }
+
+    /// See [`Pipes::drain`](super::pipes::Pipes::drain).
+    pub fn drain(&mut self, side: Side, drain: impl FnOnce(&TcpStream) -> Outcome) -> Outcome {
+        self.on(side, Outcome::Failed(Failure::BrokenPipe), |socket| drain(socket))
+    }
+
     /// See [`stream::shutdown_write`].
     pub fn shutdown_write(&mut self, side: Side) -> Outcome {
         self.on(side, Outcome::Done, |socket| stream::shutdown_write(socket))

@@ -10,6 +10,8 @@ pub(crate) struct Socket {
     /// Arrived from the peer, not read by the proxy.
     pub(crate) inbox: Vec<u8>,
     pub(crate) fin: bool,
+    /// How many bytes of the inbox stand before urgent data.
+    pub(crate) urgent_at: Option<usize>,
     /// A reset has arrived and has not been told yet.
     pub(crate) error: Option<Failure>,
     pub(crate) dead: bool,
@@ -37,7 +39,7 @@ impl Socket {
             readable: !self.inbox.is_empty() || self.fin || self.dead,
             writable: self.connected && self.outbox.len() < self.capacity || self.dead,
             read_closed: self.fin || self.dead,
-            urgent: false,
+            urgent: self.urgent_at.is_some(),
             error: self.error.is_some(),
         }
     }
@@ -45,15 +47,42 @@ impl Socket {
     pub(crate) fn read(&mut self, space: &mut [u8]) -> Outcome {
         assert!(!space.is_empty(), "read into nothing");
         if !self.inbox.is_empty() {
-            let count = space.len().min(self.inbox.len());
-            space[..count].copy_from_slice(&self.inbox[..count]);
-            self.inbox.drain(..count);
+            // It stops at urgent data, and begins there.
+            let before_mark = self.urgent_at.filter(|&at| at > 0).unwrap_or(usize::MAX);
+            let count = space.len().min(self.inbox.len()).min(before_mark);
+            self.take(count, &mut space[..count]);
             return Outcome::Moved(count);
         }
         if let Some(failure) = self.error.take() {
             return Outcome::Failed(failure);
         }
         if self.fin || self.dead { Outcome::Eof } else { Outcome::Blocked }
+    }
+
+    /// Moves up to `most` bytes into an empty pipe: never beyond urgent data, and what comes behind that may be taken for the end
+    /// (kernel fact `a_pipe_is_not_filled_beyond_urgent_data`).
+    pub(crate) fn fill(&mut self, pipe: &mut Vec<u8>, most: usize) -> Outcome {
+        assert!(pipe.is_empty(), "a pipe is filled that is not empty");
+        let count = most.min(self.inbox.len()).min(self.urgent_at.unwrap_or(usize::MAX));
+        if count > 0 {
+            pipe.resize(count, 0);
+            self.take(count, pipe);
+            return Outcome::Moved(count);
+        }
+        match self.error {
+            Some(failure) if !self.fin => {
+                self.error = None;
+                Outcome::Failed(failure)
+            }
+            _ if self.fin || self.dead => Outcome::Eof,
+            _ => Outcome::Blocked,
+        }
+    }
+
+    fn take(&mut self, count: usize, space: &mut [u8]) {
+        space.copy_from_slice(&self.inbox[..count]);
+        self.inbox.drain(..count);
+        self.urgent_at = self.urgent_at.and_then(|at| at.checked_sub(count));
     }
 
     /// What a read would meet when there is no storage to read into.
@@ -113,7 +142,8 @@ impl Socket {
 
     /// The peer takes up to `count` bytes that the proxy has written.
     pub(crate) fn receive(&mut self, count: usize) -> Vec<u8> {
-        let bytes: Vec<u8> = self.outbox.drain(..count.min(self.outbox.len())).collect();
+        let rest = self.outbox.split_off(count.min(self.outbox.len()));
+        let bytes = std::mem::replace(&mut self.outbox, rest);
         // Linux announces room once a third of the buffer is free.
         if self.wants_room && self.outbox.len() * 3 <= self.capacity * 2 {
             self.wants_room = false;

@@ -9,7 +9,7 @@ use adit::proto::deadlines::Deadlines;
 use adit::proto::failure::Failure;
 use adit::proto::relay::Ready;
 use adit::proto::resolver::ResolveError;
-use adit::proto::ring::{Pool, RING_BYTES};
+use adit::proto::ring::{PIPE_BYTES, Pool, RING_BYTES};
 use adit::proto::session::{Login, Outcome, Policy, Session, Side, Step};
 use adit::proto::tick::Tick;
 
@@ -42,6 +42,13 @@ pub(super) const MUST_BE_SEEN: &[&str] = &[
     "connection_limit_reached",
     "destination_ip_prohibited",
     "proxy_internal_response",
+    "pipe filled",
+    "pipe filled from the upstream",
+    "pipe refused",
+    "pipe still holds bytes",
+    "pipe closed with bytes in it",
+    "pipe stops at urgent data",
+    "pipe meets the end",
 ];
 
 pub(super) fn run(seed: u64, traced: bool) -> Seen {
@@ -54,6 +61,7 @@ pub(super) fn run(seed: u64, traced: bool) -> Seen {
         ("late login", world.late_logins),
         ("login asked anew", world.asked_anew),
     ]);
+    seen.extend(world.seen_of_pipes);
     seen.retain(|_, count| *count > 0);
     seen
 }
@@ -166,7 +174,43 @@ struct World {
     /// Who reads nothing, where somebody resets.
     stalls: Option<Side>,
     greeting_owed: bool,
+    /// Peers send much, and much at once.
+    bulk: bool,
+    /// Lent, for what comes from the client and from the upstream.
+    pipes: [Option<Vec<u8>>; 2],
+    /// Most bytes that one takes: it is full when its slots are.
+    pipe_bytes: usize,
+    /// Of the others, none can be had.
+    refused_pipes: Refused,
+    /// Peers send urgent data, once so many bytes of theirs are taken: before they have proved to be bulk, or behind that.
+    urgent_from: Option<usize>,
+    seen_of_pipes: Seen,
 }
+
+/// So many bytes, of which no two parts are alike. Made in pieces, for a byte at a time is slow without optimisation.
+fn payload(size: usize, step: usize) -> Vec<u8> {
+    let piece: Vec<u8> = (0..256).map(|i| (i * step) as u8).collect();
+    let mut bytes = piece.repeat(size.div_ceil(256));
+    for (nth, piece) in bytes.chunks_mut(256).enumerate() {
+        piece[..4].copy_from_slice(&(nth * 251 + step).to_le_bytes()[..4]);
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// How many of the pipes that are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    None,
+    Some,
+    All,
+}
+
+/// What has moved once it has proved to be bulk through ordinary rings.
+const BULK_BYTES: usize = 5 * RING_BYTES;
+
+/// What a pipe takes, at most.
+const PIPES: [usize; 4] = [5_000, RING_BYTES + 1, 3 * RING_BYTES, PIPE_BYTES];
 
 impl World {
     fn new(seed: u64) -> World {
@@ -192,10 +236,14 @@ impl World {
         } else {
             [0, 1, 300, 5_000, RING_BYTES, 3 * RING_BYTES + 17]
         };
-        let size = sizes[random.below(6)];
-        let client_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 7 + i / 251) as u8).collect();
-        let size = sizes[random.below(6)];
-        let upstream_sends: Vec<u8> = (0..random.below(size + 1)).map(|i| (i * 13 + i / 253) as u8).collect();
+        // Enough to prove to be bulk through wide rings, and then go on.
+        let bulk = capacity > 5_000 && plot != Plot::DialSilent && random.one_in(2);
+        let size = |random: &mut Random| {
+            let size = if bulk { 12 * RING_BYTES } else { sizes[random.below(6)] };
+            random.below(size + 1) + if bulk { 12 * RING_BYTES } else { 0 }
+        };
+        let client_sends = payload(size(&mut random), 7);
+        let upstream_sends = payload(size(&mut random), 13);
         let mut to_send = head.to_vec();
         match plot {
             Plot::BadHead => {
@@ -256,6 +304,12 @@ impl World {
             asked_at: Tick(0),
             drained_at: None,
             greeting_owed: false,
+            bulk,
+            pipes: [None, None],
+            pipe_bytes: random.pick(&PIPES),
+            refused_pipes: random.pick(&[Refused::None, Refused::None, Refused::Some, Refused::All]),
+            urgent_from: random.pick(&[None, None, None, Some(0), Some(BULK_BYTES), Some(BULK_BYTES)]),
+            seen_of_pipes: Seen::new(),
             stalls: [None, Some(Side::Client), Some(Side::Upstream)][random.below(3)]
                 .filter(|_| matches!(plot, Plot::ClientResets | Plot::UpstreamResets)),
             random,
@@ -417,8 +471,12 @@ impl World {
             }
             let outcome = self.perform(step);
             match (step, outcome) {
-                (Step::Read(Side::Client), Some(Outcome::Moved(count))) => self.taken.0 += count,
-                (Step::Read(Side::Upstream), Some(Outcome::Moved(count))) => self.taken.1 += count,
+                (Step::Read(Side::Client) | Step::Fill(Side::Client), Some(Outcome::Moved(count))) => {
+                    self.taken.0 += count;
+                }
+                (Step::Read(Side::Upstream) | Step::Fill(Side::Upstream), Some(Outcome::Moved(count))) => {
+                    self.taken.1 += count;
+                }
                 (Step::Authenticate, _) => self.asked_at = self.now,
                 (Step::Resolve, _) if self.policy.users.is_none() => self.asked_at = self.now,
                 _ => {}
@@ -475,6 +533,8 @@ impl World {
                     Side::Upstream => self.upstream.as_mut().unwrap().1.write(bytes),
                 }
             }
+            Step::Fill(side) => self.fill(side),
+            Step::Drain(side) => self.drain(side),
             Step::ShutdownWrite(side) => self.socket(side).unwrap().shutdown_write(),
             Step::Discard => self.client.read(&mut [0; 4096]),
             Step::Authenticate => {
@@ -537,10 +597,79 @@ impl World {
         })
     }
 
+    fn fill(&mut self, side: Side) -> Outcome {
+        let lent = &mut self.pipes[side as usize];
+        if lent.is_none() {
+            let refuses = match self.refused_pipes {
+                Refused::None => false,
+                Refused::Some => self.random.one_in(3),
+                Refused::All => true,
+            };
+            if refuses || !self.pool.lend_pipe() {
+                self.saw("pipe refused");
+                return Outcome::NoStorage;
+            }
+            *lent = Some(Vec::new());
+        }
+        let slots_are_small = self.random.one_in(6);
+        let most = if slots_are_small { 1 + self.random.below(self.pipe_bytes) } else { self.pipe_bytes };
+        let mut pipe = self.pipes[side as usize].take().unwrap();
+        let socket = self.socket(side).unwrap();
+        let stops = socket.urgent_at == Some(0);
+        let outcome = socket.fill(&mut pipe, most);
+        self.pipes[side as usize] = Some(pipe);
+        match outcome {
+            Outcome::Moved(_) if side == Side::Upstream => self.saw("pipe filled from the upstream"),
+            Outcome::Moved(_) => self.saw("pipe filled"),
+            Outcome::Eof => self.saw("pipe meets the end"),
+            _ if stops => self.saw("pipe stops at urgent data"),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn drain(&mut self, side: Side) -> Outcome {
+        let mut pipe = self.pipes[side.other() as usize].take().expect("no pipe to drain");
+        // Not always all of it, although there is room.
+        let most = if self.random.one_in(4) { 1 + self.random.below(pipe.len()) } else { pipe.len() };
+        let outcome = self.socket(side).unwrap().write(&pipe[..most.min(pipe.len())]);
+        if let Outcome::Moved(count) = outcome {
+            pipe.drain(..count);
+        }
+        if !pipe.is_empty() {
+            self.saw("pipe still holds bytes");
+        }
+        self.pipes[side.other() as usize] = Some(pipe);
+        outcome
+    }
+
+    fn saw(&mut self, what: &'static str) {
+        *self.seen_of_pipes.entry(what).or_default() += 1;
+    }
+
+    /// As in `sys::pipes`: what the session does not hold any more is given back.
+    fn settle_pipes(&mut self) {
+        for side in [Side::Client, Side::Upstream] {
+            let lent = &mut self.pipes[side as usize];
+            if self.session.holds_pipe(side) {
+                assert!(
+                    lent.as_ref().is_some_and(|pipe| !pipe.is_empty()),
+                    "it counts on bytes that are nowhere"
+                );
+            } else if let Some(pipe) = lent.take() {
+                self.pool.give_back_pipe();
+                if !pipe.is_empty() {
+                    self.saw("pipe closed with bytes in it");
+                }
+            }
+        }
+    }
+
     fn settle(&mut self) {
         while let Some(storage) = self.session.detach() {
             self.pool.give_back(storage);
         }
+        self.settle_pipes();
         if self.session.record(self.now).refusal.is_some() && self.plot != Plot::NoStorageAtStart {
             assert_eq!(self.pool.lent(), 0, "a refusal needs no storage");
         }
@@ -618,23 +747,46 @@ impl World {
     }
 
     fn peer_sends(&mut self, side: Side) -> bool {
-        let whole = self.random.below(3) == 0;
-        let (count, with_fin) = (1 + self.random.below(5_000), self.random.below(2) == 0);
+        // For a pipe to meet a mark before an event tells of it, the mark stands in a little that comes when all before it is
+        // taken; and for it to meet the end there, that is the last.
+        let marks_bulk = self.bulk && self.urgent_from == Some(BULK_BYTES);
+        let whole = self.random.below(3) == 0 && !marks_bulk;
+        let (least, more, ahead) = match (self.bulk, marks_bulk) {
+            (true, true) => (RING_BYTES, 8_000, 0),
+            (true, false) => (1, 100_000, 400_000),
+            (false, _) => (1, 5_000, 100_000),
+        };
+        let (count, few) = (least + self.random.below(more), 1 + self.random.below(1_000));
+        let with_fin = self.random.below(2) == 0;
+        let taken = if side == Side::Client { self.taken.0 } else { self.taken.1 };
+        let may_mark = self.urgent_from.is_some_and(|from| taken >= from);
+        let marks = may_mark && self.random.one_in(3);
         let must_wait = self.plot == Plot::Peaceful && self.polite && !self.has_received_all(side);
         let Some(socket) = self.socket(side) else { return false };
         let may_end = socket.will_fin && !(must_wait && side == Side::Client);
         if must_wait && side == Side::Upstream {
             return false;
         }
-        if !socket.connected || socket.dead || socket.fin || socket.inbox.len() > 100_000 {
+        if !socket.connected || socket.dead || socket.fin || socket.inbox.len() > ahead {
             return false;
         }
-        let count = if whole { socket.to_send.len() } else { count.min(socket.to_send.len()) };
+        let left = socket.to_send.len();
+        let count = if whole { left } else { count.min(left) };
+        let is_urgent = marks || marks_bulk && may_mark && left <= 1_000;
+        let count = match (marks_bulk, is_urgent) {
+            (true, true) => few.min(left),
+            (true, false) if count == left && left > few => left - few,
+            (true, false) | (false, _) => count,
+        };
         if count == 0 && !(may_end && socket.to_send.is_empty()) {
             return false;
         }
-        let bytes: Vec<u8> = socket.to_send.drain(..count).collect();
-        socket.inbox.extend(bytes);
+        socket.inbox.extend_from_slice(&socket.to_send[..count]);
+        socket.to_send.drain(..count);
+        if is_urgent && count > 0 {
+            // Urgent is the last byte of what was sent so; an older mark is forgotten.
+            socket.urgent_at = Some(socket.inbox.len() - 1);
+        }
         // The FIN may come in the same segment as the last bytes: one edge for both.
         socket.fin = socket.to_send.is_empty() && may_end && (with_fin || count == 0);
         socket.edge = true;

@@ -89,7 +89,7 @@ impl Session {
     /// The only way to `Closed`. The first cause wins.
     pub(super) fn finish(&mut self, reason: EndReason) {
         self.end.get_or_insert(reason);
-        let is_cut = |half: &Half| !half.ring.is_empty() || half.sink == Sink::Broken;
+        let is_cut = |half: &Half| !half.is_empty() || half.sink == Sink::Broken;
         let is_tunnel = matches!(self.state, State::Tunneling);
         self.cut = match &self.http {
             Some(http) if !is_tunnel => http.end_is_close && !http.awaits_head(),

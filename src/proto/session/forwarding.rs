@@ -134,10 +134,7 @@ impl Session {
             Side::Upstream => self.response_read(outcome, now, policy),
         }
         // The other direction goes first next time.
-        self.first = match side {
-            Side::Client => Side::Upstream,
-            Side::Upstream => Side::Client,
-        };
+        self.first = side.other();
     }
 
     fn request_read(&mut self, outcome: Outcome, now: Tick, policy: &Policy) {

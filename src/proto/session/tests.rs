@@ -3,6 +3,7 @@
 // An origin is parked in the box that it is handed over in.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::vec_box)]
 
+mod bulk;
 mod http;
 
 use super::*;
@@ -97,6 +98,21 @@ impl Script {
         script
     }
 
+    /// The same, and what comes from that side has proved to be bulk; more is there.
+    fn bulk(side: Side) -> Script {
+        let mut script = Script::tunneling();
+        script.event(side, READABLE);
+        for _ in 0..4 {
+            script.read(side, &[7; RING_BYTES]);
+            script.writes(side.other(), &[7; RING_BYTES]);
+        }
+        for _ in 0..4 {
+            script.does(Step::Fill(side), Outcome::Moved(RING_BYTES));
+            script.does(Step::Drain(side.other()), Outcome::Moved(RING_BYTES));
+        }
+        script
+    }
+
     #[track_caller]
     fn does(&mut self, step: Step, outcome: Outcome) {
         assert_eq!(self.session.step(), step);
@@ -108,10 +124,14 @@ impl Script {
             }
             Step::Read(Side::Upstream)
             | Step::Write(Side::Upstream)
+            | Step::Fill(Side::Upstream)
+            | Step::Drain(Side::Upstream)
             | Step::ShutdownWrite(Side::Upstream)
             | Step::TakeError(Side::Upstream) => assert_eq!(self.upstream, Upstream::Open),
             Step::Read(Side::Client)
             | Step::Write(Side::Client)
+            | Step::Fill(Side::Client)
+            | Step::Drain(Side::Client)
             | Step::ShutdownWrite(Side::Client)
             | Step::TakeError(Side::Client)
             | Step::Discard
@@ -242,6 +262,7 @@ impl Script {
             self.pool.give_back(storage);
         }
         assert_eq!(self.pool.lent(), 0, "storage was kept");
+        assert!(!self.session.holds_pipe(Side::Client) && !self.session.holds_pipe(Side::Upstream));
         assert_eq!(self.session.deadline(), None);
         assert!(!self.session.wants_lookup());
     }

@@ -1,7 +1,7 @@
 //! The tunnel: two halves that take turns, and when it is over.
 
 use super::{EndReason, Outcome, Policy, Session, Side, State, Step};
-use crate::proto::relay::{Half, Move, Sink, Source, source_after};
+use crate::proto::relay::{Half, Move, Ready, Sink, Source, source_after};
 use crate::proto::tick::Tick;
 
 impl Session {
@@ -23,16 +23,20 @@ impl Session {
         // What was read goes out before anything more is read, in whichever direction; reading then takes turns.
         match (up, down, self.first) {
             (Move::Write, _, _) => Step::Write(Side::Upstream),
+            (Move::Drain, _, _) => Step::Drain(Side::Upstream),
             (_, Move::Write, _) => Step::Write(Side::Client),
+            (_, Move::Drain, _) => Step::Drain(Side::Client),
             (Move::ShutdownWrite, _, _) => Step::ShutdownWrite(Side::Upstream),
             (_, Move::ShutdownWrite, _) => Step::ShutdownWrite(Side::Client),
-            (Move::Read, Move::Nothing, _) | (Move::Read, Move::Read, Side::Client) => {
+            (Move::Nothing, Move::Nothing, _) => self.watch_both(),
+            (Move::Read, Move::Nothing, _) | (Move::Read, Move::Read | Move::Fill, Side::Client) => {
                 Step::Read(Side::Client)
             }
-            (Move::Nothing, Move::Read, _) | (Move::Read, Move::Read, Side::Upstream) => {
-                Step::Read(Side::Upstream)
+            (Move::Fill, Move::Nothing, _) | (Move::Fill, Move::Read | Move::Fill, Side::Client) => {
+                Step::Fill(Side::Client)
             }
-            (Move::Nothing, Move::Nothing, _) => self.watch_both(),
+            (Move::Nothing | Move::Read | Move::Fill, Move::Read, _) => Step::Read(Side::Upstream),
+            (Move::Nothing | Move::Read | Move::Fill, Move::Fill, _) => Step::Fill(Side::Upstream),
         }
     }
 
@@ -81,6 +85,7 @@ impl Session {
             Outcome::Moved(count) => {
                 let offered = half.ring.fill_slice().len();
                 half.read(count, offered, ready);
+                half.weigh(count);
             }
             Outcome::Blocked => ready.readable = false,
             Outcome::NoStorage => half.starved = true,
@@ -98,10 +103,21 @@ impl Session {
             Outcome::Done => {}
         }
         // The other direction goes first next time.
-        self.first = match side {
-            Side::Client => Side::Upstream,
-            Side::Upstream => Side::Client,
-        };
+        self.first = side.other();
+    }
+
+    /// A pipe is only a shorter way for bytes. What looks like the end may be urgent data (kernel fact
+    /// `a_fill_at_urgent_data_looks_like_the_end_once_a_fin_is_behind_it`): that is for a read to say.
+    pub(super) fn relay_filled(&mut self, side: Side, outcome: Outcome) {
+        let (half, _) = self.half_and_source(side);
+        match outcome {
+            Outcome::Moved(count) => {
+                half.filled(count);
+                self.first = side.other();
+            }
+            Outcome::Eof | Outcome::NoStorage => half.avoid_pipe(),
+            Outcome::Blocked | Outcome::Failed(_) | Outcome::Done => self.relay_read(side, outcome),
+        }
     }
 
     pub(super) fn relay_wrote(&mut self, side: Side, outcome: Outcome) {
@@ -150,9 +166,9 @@ impl Session {
         if self.greeting_left > 0 && self.reset.is_none() {
             return;
         }
-        if self.up.source == Source::Reset && self.up.ring.is_empty() {
+        if self.up.source == Source::Reset && self.up.is_empty() {
             self.finish(EndReason::ClientReset);
-        } else if self.down.source == Source::Reset && self.down.ring.is_empty() {
+        } else if self.down.source == Source::Reset && self.down.is_empty() {
             self.finish(EndReason::UpstreamReset);
         } else if self.up.is_over() && self.down.is_over() {
             self.finish(match (self.up.sink, self.down.sink) {
@@ -166,5 +182,29 @@ impl Session {
     pub(super) fn is_half_open(&self) -> bool {
         let is_whole = |half: &Half| half.source == Source::Open && half.sink == Sink::Open;
         !(is_whole(&self.up) && is_whole(&self.down)) || self.reset.is_some()
+    }
+
+    /// Whether bytes that came from `side` are in a pipe. Once there are none, the session needs none; to be asked behind
+    /// [`Session::detach`].
+    #[must_use]
+    pub fn holds_pipe(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.up.piped > 0,
+            Side::Upstream => self.down.piped > 0,
+        }
+    }
+
+    fn half_and_source(&mut self, side: Side) -> (&mut Half, &mut Ready) {
+        match side {
+            Side::Client => (&mut self.up, &mut self.client_ready),
+            Side::Upstream => (&mut self.down, &mut self.upstream_ready),
+        }
+    }
+
+    fn half_and_sink(&mut self, side: Side) -> (&mut Half, &mut Ready) {
+        match side {
+            Side::Client => (&mut self.down, &mut self.client_ready),
+            Side::Upstream => (&mut self.up, &mut self.upstream_ready),
+        }
     }
 }

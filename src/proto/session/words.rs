@@ -69,6 +69,17 @@ pub enum Side {
     Upstream,
 }
 
+impl Side {
+    /// The one across.
+    #[must_use]
+    pub fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Upstream,
+            Side::Upstream => Side::Client,
+        }
+    }
+}
+
 /// What is to be done next: one system call at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -76,6 +87,10 @@ pub enum Step {
     Read(Side),
     /// Write [`Session::drain_slice`](super::Session::drain_slice) to that side.
     Write(Side),
+    /// Move bytes from that side into a pipe, which is empty.
+    Fill(Side),
+    /// Move bytes out of the pipe that was filled from the other side to that side.
+    Drain(Side),
     /// Shut down the sending direction towards that side.
     ShutdownWrite(Side),
     /// Read from the client and forget what comes.
@@ -130,6 +145,7 @@ pub enum Outcome {
     /// Done, or under way for [`Step::Authenticate`], [`Step::Resolve`] and [`Step::Dial`].
     Done,
     /// No storage can be lent for reading now; [`Session::on_storage`](super::Session::on_storage) follows when it can.
+    /// For [`Step::Fill`]: no pipe can be lent, and nothing follows.
     NoStorage,
     /// Failed for that cause.
     Failed(Failure),

@@ -59,6 +59,7 @@ impl EventLoop {
                 Accepted::Exhausted(error) => {
                     // Who is served comes before who may be served faster.
                     self.upstreams.close_idle();
+                    self.pipes.give_way(self.now);
                     if self.accept_resumes.is_none() {
                         log::warn!("not accepting connections: {error}; those that run go on");
                     }
@@ -131,6 +132,8 @@ impl EventLoop {
                 | Step::Wait
                 | Step::End(_)
                 | Step::Read(_)
+                | Step::Fill(_)
+                | Step::Drain(_)
                 | Step::Authenticate
                 | Step::Resolve
                 | Step::Dial(..)

@@ -116,6 +116,9 @@ impl World {
                 let bytes = self.entries[key].session.drain_slice(side).to_vec();
                 self.socket(key, side).write(&bytes)
             }
+            // Pipes are the other world's.
+            Step::Fill(_) => Outcome::NoStorage,
+            Step::Drain(_) => unreachable!(),
             Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
             Step::Discard => self.entries[key].socket.read(&mut [0; 4096]),
             Step::Authenticate => return self.log_in(key),

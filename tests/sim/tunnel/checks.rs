@@ -13,6 +13,7 @@ impl World {
         while let Some(storage) = self.session.detach() {
             self.pool.give_back(storage);
         }
+        self.settle_pipes();
         if self.plot != Plot::NoStorageAtStart {
             assert_eq!(self.pool.lent(), 0, "storage was kept");
         }
@@ -21,13 +22,12 @@ impl World {
         let expected = usize::from(self.end_word != "unused");
         assert_eq!(self.records.len(), expected, "access lines: {:?}", self.records);
         assert!(self.records.iter().all(|&word| word == self.end_word));
-        let to_client: Vec<u8> = self.client.received.iter().chain(&self.client.outbox).copied().collect();
+        let to_client = [&self.client.received[..], &self.client.outbox[..]].concat();
         let upstream = self.upstream.take().map(|(_, upstream)| upstream);
-        let to_upstream: Vec<u8> = upstream
-            .iter()
-            .flat_map(|upstream| upstream.received.iter().chain(&upstream.outbox))
-            .copied()
-            .collect();
+        let to_upstream = upstream
+            .as_ref()
+            .map(|upstream| [&upstream.received[..], &upstream.outbox[..]].concat())
+            .unwrap_or_default();
         assert!(self.client_sends.starts_with(&to_upstream), "the upstream got something else");
         match self.statuses.first() {
             Some(Some(200)) => {

@@ -1,0 +1,102 @@
+//! What is released and rearranged behind the sessions' runs: storage, pipes, sockets, deadlines, and the sessions that have ended.
+
+use super::{EVENTS, EventLoop};
+use crate::sys::shared::Phase;
+
+impl EventLoop {
+    /// Behind a session's run: what it no longer needs is released, and its deadline is set.
+    pub(super) fn settle(&mut self, key: usize) {
+        let Some(entry) = self.sessions.get_mut(key) else { return };
+        if self.pool.is_scarce() {
+            entry.session.spare_storage();
+        }
+        while let Some(storage) = entry.session.detach() {
+            self.pool.give_back(storage);
+        }
+        self.pipes.settle(key, |side| entry.session.holds_pipe(side), &mut self.pool, self.now);
+        if !entry.session.wants_upstream() {
+            entry.sockets.drop_upstream();
+        }
+        if entry.looking_up && !entry.session.wants_lookup() {
+            entry.looking_up = false;
+            self.names.cancel(key);
+        }
+        if entry.logging_in && !entry.session.wants_login() {
+            entry.logging_in = false;
+            self.door.cancel(key);
+        }
+        let Some((_, due)) = entry.session.deadline() else { return };
+        match self.deadlines.get(key) {
+            // A later deadline is found out when this entry comes up: activity does not touch the queue.
+            Some(queued_due) if queued_due <= due => {}
+            Some(_) | None => self.deadlines.set(key, due),
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        while let Some(key) = self.deadlines.pop_due(self.now) {
+            let Some(entry) = self.sessions.get_mut(key) else { continue };
+            match entry.session.deadline() {
+                Some((_, due)) if due > self.now => self.deadlines.set(key, due),
+                Some(_) | None => {
+                    entry.session.on_deadline(self.now, &self.policy);
+                    self.queue(key);
+                }
+            }
+        }
+        if self.grace_over.is_some_and(|due| due <= self.now) {
+            self.phase = Phase::Quitting;
+        }
+    }
+
+    /// Storage may have come back: as many of those who wait for it as can have some are woken, in their order. The last
+    /// thing in a turn, behind everything that gives storage back.
+    pub(super) fn feed_starved(&mut self) {
+        let mut woken = 0;
+        while woken < self.pool.free() {
+            let Some(key) = self.starved.pop_front() else { return };
+            if self.end_starving(key) {
+                woken += 1;
+            }
+        }
+        // Sessions that have ended meanwhile leave their keys behind; they must not pile up while nothing comes back.
+        if self.starved.len() > 2 * self.sessions.len() + EVENTS {
+            self.starved.retain(|&key| self.sessions.get(key).is_some_and(|entry| entry.starved));
+        }
+    }
+
+    /// Whether it was starving: an old key may be in other hands by now.
+    fn end_starving(&mut self, key: usize) -> bool {
+        let Some(entry) = self.sessions.get_mut(key).filter(|entry| entry.starved) else { return false };
+        entry.starved = false;
+        entry.session.on_storage();
+        self.queue(key);
+        true
+    }
+
+    pub(super) fn free_ended(&mut self) {
+        while let Some(key) = self.ended.pop() {
+            let Some(mut entry) = self.sessions.try_remove(key) else { continue };
+            while let Some(storage) = entry.session.detach() {
+                self.pool.give_back(storage);
+            }
+            self.pipes.settle(key, |side| entry.session.holds_pipe(side), &mut self.pool, self.now);
+            if entry.looking_up {
+                self.names.cancel(key);
+            }
+            self.door.cancel(key);
+            self.deadlines.remove(key);
+            if entry.counted {
+                self.shared.leave(entry.session.client().ip());
+            } else {
+                self.refusing -= 1;
+            }
+            let session = entry.session;
+            entry.sockets.close(|side| session.closes_with_reset(side));
+            // Descriptors have come free: those who wait outside may come in.
+            if self.accept_resumes.is_some() {
+                self.accept_resumes = Some(self.now);
+            }
+        }
+    }
+}
