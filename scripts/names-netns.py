@@ -7,24 +7,22 @@
     names-netns.py dns PORT NAME ADDRESS        a nameserver on 127.0.0.1 that knows one name (bench/names.sh)
 """
 import asyncio
-import ipaddress
 import itertools
 import os
-import re
 import socket
 import statistics
-import struct
 import subprocess
 import sys
-import tempfile
 import time
+
+import netns
+from netns import Failed, Nameserver, eventually, figure, require
 
 PORT = 8000
 FAR4, FAR6 = "10.77.0.2", "fd77::2"
 HOLE4, OTHER_HOLE4, HOLE6 = "10.77.9.1", "10.77.9.2", "fd77:dead::1"
 DEAD_SERVER = "10.77.9.53"
 LATE = "10.77.0.99"
-A, SOA, AAAA = 1, 6, 28
 ZONES = {  # every name below one of these has its addresses, in this order
     "four.test": [FAR4],
     "six.test": [FAR6],
@@ -42,39 +40,6 @@ CACHED_P99_MS, CACHED_MAX_MS = 25, 400
 
 
 # ---- the far machine -------------------------------------------------------------------------------------------------
-
-class Nameserver(asyncio.DatagramProtocol):
-    """Knows ZONES. Counts what it is asked; says nothing at all while `silent`."""
-
-    def __init__(self, zones, ttl_s=300):
-        self.zones, self.ttl_s = zones, ttl_s
-        self.silent, self.asked = False, 0
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def datagram_received(self, query, peer):
-        self.asked += 1
-        if not self.silent:
-            self.transport.sendto(self.answer(query), peer)
-
-    def answer(self, query):
-        labels, at = [], 12
-        while query[at]:
-            labels.append(query[at + 1:at + 1 + query[at]].decode().lower())
-            at += 1 + query[at]
-        qtype = struct.unpack_from("!H", query, at + 1)[0]
-        known = self.zones.get(".".join(labels)) or self.zones.get(".".join(labels[1:]))
-        found = [ipaddress.ip_address(text).packed for text in known or []]
-        found = [packed for packed in found if len(packed) == {A: 4, AAAA: 16}.get(qtype)]
-        rcode, negative = 0x8180 if known else 0x8183, int(not found)
-        head = query[:2] + struct.pack("!5H", rcode, 1, len(found), negative, 0)
-        # RFC 2308: what is not there may be remembered for as long as the SOA says.
-        soa = b"\0\0" + struct.pack("!5I", 1, 3600, 600, 86400, self.ttl_s)
-        records = [(qtype, packed) for packed in found] or [(SOA, soa)]
-        written = (struct.pack("!HHHIH", 0xC00C, rtype, 1, self.ttl_s, len(data)) + data for rtype, data in records)
-        return head + query[12:at + 5] + b"".join(written)
-
 
 async def origin(reader, writer):
     """Holds a connection until the other side ends it."""
@@ -129,49 +94,9 @@ async def crowd(proxy, clients, seconds):
 
 # ---- the near machine ------------------------------------------------------------------------------------------------
 
-class Far:
-    def __init__(self, namespace):
-        command = ["ip", "netns", "exec", namespace, sys.executable, __file__, "far"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout.readline() == "ready\n", "the far side does not start"
-
-    def order(self, text):
-        """Returns how many questions the nameserver got since the last order."""
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-
-class Proxy:
-    adit = ""
-
+class Proxy(netns.Proxy):
     def __init__(self, *options, listen=("127.0.0.1:0",)):
-        self.log = tempfile.NamedTemporaryFile("r", prefix="adit-", suffix=".log")
-        command = [self.adit, *(f"--listen={address}" for address in listen), "--hosts=/dev/null", "--access-log=off",
-                   "--allow=10.77.0.0/16", "--allow=fd77::/16", *options]
-        self.process = subprocess.Popen(command, stderr=open(self.log.name, "w"))
-        if not eventually(5, self.listening) or self.process.poll() is not None:
-            self.stop()
-            raise Failed(f"the proxy does not start: {self.said().strip()}")
-        self.address = self.listening()
-
-    def said(self):
-        with open(self.log.name) as log:
-            return log.read()
-
-    def listening(self):
-        found = re.search(r"listening on (127\S+)", self.said())
-        return found and found[1]
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
+        super().__init__("--access-log=off", "--allow=10.77.0.0/16", "--allow=fd77::/16", *options, listen=listen)
 
     def connect(self, host, address=None):
         """Milliseconds from the first SYN to the proxy until its answer, and the status."""
@@ -192,28 +117,6 @@ class Proxy:
         if status != 200:
             raise Failed(f"{host}: {status} after {took_ms:.0f} ms")
         return took_ms
-
-
-class Failed(Exception):
-    pass
-
-
-def eventually(seconds, condition):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    return None
-
-
-def figure(text):
-    print(f"   {text}", flush=True)
-
-
-def require(holds, text):
-    if not holds:
-        raise Failed(text)
 
 
 def percentiles(values):
@@ -270,7 +173,7 @@ def cached(far_side):
         proxy.reach("cached.four.test")
         far_side.order("count")
         quiet = connects(proxy, "cached.four.test", 3)
-        asked = far_side.order("count")
+        asked = int(far_side.order("count"))
         figure(f"without them: {len(quiet)} connects, p50/p99/max {'/'.join(f'{ms:.1f}' for ms in percentiles(quiet))} ms")
         require(asked == 0, f"{asked} questions about a name that was known")
         far_side.order("silent")
@@ -282,7 +185,7 @@ def cached(far_side):
                 statuses = others.stdout.readline().strip()
             finally:
                 others.kill()
-                asked = far_side.order("speak")
+                asked = int(far_side.order("speak"))
         figure(f"with them:    {len(busy)} connects, p50/p99/max {'/'.join(f'{ms:.1f}' for ms in percentiles(busy))} ms")
         figure(f"their own answers, by status: {statuses}; {asked} questions that nobody answered")
         require(set(eval(statuses)) == {"504"} and asked >= 400, "the 200 have not had what they were meant to have")
@@ -338,23 +241,11 @@ SCENES = {"six": six, "dead-server": dead_server, "cached": cached, "holes": hol
 
 
 def scenes(adit, namespace, names):
-    for name in names:
-        if name not in SCENES:
-            sys.exit(f"names-netns: no scene {name}, scenes: {' '.join(SCENES)}")
+    functions = netns.chosen(SCENES, names)
     Proxy.adit = adit
-    far_side = Far(namespace)
-    failed = 0
-    chosen = [network, *(SCENES[name] for name in names or SCENES)]
-    for scene in chosen:
-        print(f"-- {scene.__doc__}", flush=True)
-        try:
-            scene(far_side)
-            figure("ok")
-        except (Failed, OSError) as why:
-            failed += 1
-            figure(f"FAILED: {why}")
-    far_side.process.kill()
-    print(f"{len(chosen) - failed} passed, {failed} failed")
+    far_side = netns.Helper(__file__, "far", namespace=namespace)
+    failed = netns.run([network, *functions], far_side)
+    far_side.stop()
     sys.exit(1 if failed else 0)
 
 

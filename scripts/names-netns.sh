@@ -8,26 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-fail() { echo "names-netns.sh: $*" >&2; exit 1; }
-
-PATH=$PATH:/usr/sbin:/sbin
-[ "$(id -u)" = 0 ] || fail "nothing was tested: network namespaces need root"
-if ! command -v ip >/dev/null; then
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq iproute2; } >/dev/null || fail "iproute2 cannot be installed"
-fi
-if [ -z "${ADIT:-}" ]; then
-    cargo build --release --quiet --locked -p adit
-    ADIT=${CARGO_TARGET_DIR:-target}/release/adit
-fi
-
+. scripts/netns.sh
 near=adit-near-$$ far=adit-far-$$
-cleanup() {
-    ip netns del $near 2>/dev/null || true
-    ip netns del $far 2>/dev/null || true
-}
-trap cleanup EXIT
-ip netns add $near && ip netns add $far && ip link add near0 netns $near type veth peer name far0 netns $far ||
-    fail "nothing was tested: this machine does not let us make network namespaces"
+make_namespaces $near $far
+ip link add near0 netns $near type veth peer name far0 netns $far
 
 # Clients and proxy are near; origin and nameserver are far. What is routed to the far machine without being its own ends
 # there in silence: no reset, no ICMP, as behind a dead route.
@@ -35,7 +19,6 @@ for side in "$near near0 1" "$far far0 2"; do
     read -r space device last <<<"$side"
     # No duplicate address detection: until it is over, no neighbour is found. The larger of the two settings counts.
     ip netns exec "$space" sysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 "net.ipv6.conf.$device.accept_dad=0" net.ipv6.conf.all.accept_dad=0
-    ip -n "$space" link set lo up
     ip -n "$space" addr add "10.77.0.$last/24" dev "$device"
     ip -n "$space" addr add "fd77::$last/64" dev "$device" nodad
     ip -n "$space" link set "$device" up

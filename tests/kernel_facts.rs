@@ -12,7 +12,8 @@ use mio::net::TcpStream as MioStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
-use socket2::{Domain, SockRef, Socket, Type};
+
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 /// Time enough for an event that comes; reached only by failures.
 const SOON: Duration = Duration::from_secs(10);
@@ -679,6 +680,28 @@ fn an_event_already_taken_survives_close() {
     drop(ours);
     // It is in our hands and names a socket that is gone: so sessions are freed last, when no event is in hand.
     assert_eq!(watch.events.iter().map(Event::token).collect::<Vec<_>>(), [Token(0)]);
+}
+
+// Listeners that go.
+
+#[test]
+fn a_filter_keeps_new_handshakes_from_a_listener() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut before = TcpStream::connect(to).unwrap();
+    // As in `sys/accept`: of the flags SYN and ACK, SYN alone is dropped.
+    let code =
+        [(0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 2), (0x06, 0, 0, 0), (0x06, 0, 0, u32::MAX)];
+    let no_syn = code.map(|(code, yes, no, operand)| SockFilter::new(code, yes, no, operand));
+    SockRef::from(&listener).attach_filter(&no_syn).unwrap();
+    assert_eq!(
+        error_of(TcpStream::connect_timeout(&to, QUIET)),
+        ErrorKind::TimedOut,
+        "neither taken nor refused"
+    );
+    let (mut accepted, _) = listener.accept().unwrap();
+    accepted.write_all(b"x").unwrap();
+    assert_eq!(before.read(&mut [0; 8]).unwrap(), 1, "who was in the queue is a connection like any other");
 }
 
 // UDP, for the resolver.

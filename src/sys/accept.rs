@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::proto::failure::Failure;
 
@@ -31,6 +31,24 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// From now on no handshake begins here, and those that have begun can be ended (kernel fact
+/// `a_filter_keeps_new_handshakes_from_a_listener`). The kernel ties a handshake to the listener that got its SYN: when that closes
+/// before the last ACK is there, a client that takes its connection for made is reset. A SYN that is dropped is sent again
+/// after a second, and then is for who listens on the port by then.
+pub fn begin_no_more(listener: &TcpListener) {
+    // Classic BPF on what begins with the TCP header: flags, of these SYN and ACK, is it SYN alone?
+    let no_syn = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    if let Err(error) = SockRef::from(listener).attach_filter(&no_syn) {
+        log::debug!("a handshake may be cut off by the end of its listener: {error}");
+    }
 }
 
 /// Whether another process listens on `address` and lets us share it. Meant for replacing a running proxy by a new one

@@ -39,6 +39,7 @@ use crate::proto::ring::Pool;
 use crate::proto::session::{Outcome, Policy, Session, Side, Step};
 use crate::proto::target::Host;
 use crate::proto::tick::Tick;
+use accepting::Listener;
 use authenticating::Door;
 use upstreams::Upstreams;
 
@@ -81,21 +82,6 @@ pub struct LoopConfig {
     pub buffer_bytes: u64,
     /// Upstream connections that are kept for another request.
     pub idle: Limits,
-}
-
-struct Listener {
-    socket: TcpListener,
-    ready: bool,
-    /// It closes once its queue is served.
-    leaving: bool,
-}
-
-impl Listener {
-    fn leave(&mut self) {
-        self.leaving = true;
-        // Who is in the queue has been promised a connection.
-        self.ready = true;
-    }
 }
 
 struct Entry {
@@ -193,7 +179,7 @@ impl EventLoop {
         let key = slot.key();
         let token = Token(LISTENER_TOKEN + key);
         self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
-        slot.insert(Listener { socket, ready: false, leaving: false });
+        slot.insert(Listener::new(socket));
         Ok(key)
     }
 
@@ -255,7 +241,8 @@ impl EventLoop {
             self.pipes.next_deadline(),
             self.names.next_deadline(),
             self.access_log.next_deadline(),
-            self.accept_resumes,
+            // While accepting pauses, no listener closes.
+            self.accept_resumes.or_else(|| self.listeners.iter().filter_map(|(_, it)| it.closes_at).min()),
             self.grace_over,
         ];
         due.into_iter().flatten().min().map(|due| Duration::from_millis(due.since(self.clock())))

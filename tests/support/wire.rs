@@ -365,9 +365,13 @@ impl Wire {
             if size == 0 {
                 break;
             }
-            let data = self.try_n(size);
-            let (Ok(data) | Err((data, _))) = &data;
-            message.body.extend_from_slice(data);
+            match self.try_n(size) {
+                Ok(data) => message.body.extend_from_slice(&data),
+                Err((part, ending)) => {
+                    message.body.extend_from_slice(&part);
+                    return Err(ending);
+                }
+            }
             let end = self.through(b"\r\n")?;
             assert_eq!(end.len(), 2, "a chunk longer than its size in {:?}", message.raw);
         }

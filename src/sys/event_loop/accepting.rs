@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use mio::Token;
-use mio::net::TcpStream;
+use mio::net::{TcpListener, TcpStream};
 
 use super::{Entry, EventLoop, log_exchange};
 use crate::config::REFUSING_MAX;
 use crate::proto::reply::Refusal;
 use crate::proto::rules::CLIENT_RULE;
 use crate::proto::session::{Session, Side, Step};
+use crate::proto::tick::Tick;
 use crate::sys::accept::{self, Accepted};
 use crate::sys::shared::{Admission, Phase};
 use crate::sys::sockets::Sockets;
@@ -19,12 +20,36 @@ use crate::sys::stream;
 const ACCEPT_BURST: usize = 64;
 /// While descriptors are exhausted, accepting is tried again after so long, or as soon as a session of this loop ends.
 const ACCEPT_PAUSE_MS: u64 = 200;
+/// A listener that goes waits so long for handshakes that have begun: a distant client's, or a near one's whose packet must be
+/// sent again.
+const LEAVING_MS: u64 = 500;
 /// What is thrown away behind a refusal goes here, once for all sessions; the first one that is makes the room.
 const DISCARD_BYTES: usize = 16 * 1024;
 
 /// All that an idle tunnel takes, but for its deadline and its name. In debug builds mio's sockets are larger.
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
 const _: () = assert!(size_of::<Entry>() <= 344);
+
+/// A listening socket.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) ready: bool,
+    /// It closes then, once its queue is served.
+    pub(super) closes_at: Option<Tick>,
+}
+
+impl Listener {
+    pub(super) fn new(socket: TcpListener) -> Listener {
+        Listener { socket, ready: false, closes_at: None }
+    }
+
+    pub(super) fn leave(&mut self, now: Tick) {
+        accept::begin_no_more(&self.socket);
+        self.closes_at = Some(now.after(LEAVING_MS));
+        // Who is in the queue has been promised a connection.
+        self.ready = true;
+    }
+}
 
 impl EventLoop {
     pub(super) fn accept(&mut self) {
@@ -38,8 +63,9 @@ impl EventLoop {
             }
         }
         if self.accept_resumes.is_none() {
-            // Their queues are served.
-            self.listeners.retain(|_, listener| listener.ready || !listener.leaving);
+            let now = self.now;
+            self.listeners
+                .retain(|_, listener| listener.ready || listener.closes_at.is_none_or(|due| due > now));
         }
     }
 

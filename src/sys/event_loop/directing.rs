@@ -39,7 +39,7 @@ impl EventLoop {
         for (_, listener) in &mut self.listeners {
             let is_removed = |address| close.contains(&address);
             if listener.socket.local_addr().is_ok_and(is_removed) {
-                listener.leave();
+                listener.leave(self.now);
             }
         }
         for socket in open {
@@ -50,7 +50,7 @@ impl EventLoop {
     fn add_listener(&mut self, socket: TcpListener) {
         match self.listen(socket) {
             // A message that the drain has overtaken.
-            Ok(key) if self.phase != Phase::Running => self.listeners[key].leave(),
+            Ok(key) if self.phase != Phase::Running => self.listeners[key].leave(self.now),
             Ok(_) => {}
             Err(error) => log::warn!("cannot watch a listener: {error}"),
         }
@@ -61,7 +61,7 @@ impl EventLoop {
         if self.phase == Phase::Draining && self.grace_over.is_none() {
             self.grace_over = Some(self.now.after(self.policy.timeouts.grace_ms));
             for (_, listener) in &mut self.listeners {
-                listener.leave();
+                listener.leave(self.now);
             }
             self.upstreams.close_idle();
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Nothing is lost by bad networks, reloads and restarts. Three network namespaces stand for a client's machine, one on which
+# the proxy runs, and an origin's; the two links between them lose, delay, reorder and throttle packets, and go down and up
+# (scripts/link.py: no kernel module is needed). scripts/faults.py tells what happens and prints what was lost, how long recovery took,
+# and descriptors and resident memory of the proxy before and after.
+#
+#   scripts/faults.sh [SCENE...]     ADIT=path takes another binary; SEED=7 loses other packets
+#   scripts/faults.sh list           the scenes
+#
+# Needs root, `ip`, curl, python3 and /dev/net/tun. The machine's own network is not touched.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ "${1:-}" != list ] || exec python3 scripts/faults.py list
+. scripts/netns.sh
+[ -c /dev/net/tun ] || fail "nothing was tested: there is no /dev/net/tun"
+client=adit-client-$$ proxy=adit-proxy-$$ origin=adit-origin-$$
+make_namespaces $client $proxy $origin
+for space in $client $proxy $origin; do
+    # Only what the scenes send shall be on the links.
+    ip netns exec "$space" sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+done
+ip netns exec $client python3 scripts/faults.py scenes "$ADIT" "${SEED:-1}" $client $proxy $origin "$@"
