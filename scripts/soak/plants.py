@@ -36,6 +36,8 @@ async def a_busy_tunnel(soak):
 @contextlib.asynccontextmanager
 async def slow_readers(soak):
     """Memory that does not come back."""
+    soak.proxy.idle_s = 900
+    await soak.proxy.reload(0)
     clients = [await tunnel_of(soak, b"flood\n") for _ in range(400)]
     yield
     for client in clients:
