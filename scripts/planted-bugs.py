@@ -202,7 +202,7 @@ HTTP_BUGS = [
     (
         "a dead idle connection costs its request",
         "src/proto/session/forwarding.rs",
-        "Answering::Head(_) if http.retry == Retry::Once => self.retry(now, policy),",
+        "Answering::Head(_) if matches!(http.retry, Retry::Once | Retry::Unsent) => self.retry(now, policy),",
         "",
     ),
     (

@@ -181,7 +181,7 @@ impl Session {
         }
         match outcome {
             Outcome::Moved(_) if http.is_unsent() && self.up.sink == Sink::Open => match http.retry {
-                Retry::Once => self.retry(now, policy),
+                Retry::Once | Retry::Unsent => self.retry(now, policy),
                 Retry::Never | Retry::IfReused => {
                     let details = "the destination sent something before it was asked";
                     self.refuse(Refusal::BadResponse(details), now, policy);
@@ -228,11 +228,14 @@ impl Session {
                 self.up.moved += count as u64;
                 let short = !http.short_head().is_empty();
                 http.head_unsent = http.head_unsent.saturating_sub(count);
+                if http.retry == Retry::Unsent {
+                    http.retry = Retry::Never;
+                }
                 if !short {
                     http.cleared_up -= count;
                     match http.retry {
                         Retry::Once => http.held += count,
-                        Retry::Never | Retry::IfReused => self.up.ring.drained(count),
+                        Retry::Never | Retry::IfReused | Retry::Unsent => self.up.ring.drained(count),
                     }
                 }
             }
@@ -324,7 +327,9 @@ impl Session {
             None => EndReason::Incomplete,
         };
         match &mut http.answering {
-            Answering::Head(_) if http.retry == Retry::Once => self.retry(now, policy),
+            Answering::Head(_) if matches!(http.retry, Retry::Once | Retry::Unsent) => {
+                self.retry(now, policy)
+            }
             Answering::Head(_) => self.refuse(Refusal::ResponseIncomplete, now, policy),
             Answering::Body(body) => {
                 http.answering = match (body.end(), self.reset) {

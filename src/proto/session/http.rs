@@ -81,6 +81,8 @@ pub(super) enum Retry {
     IfReused,
     /// It goes over a connection that was used before, which may have died meanwhile.
     Once,
+    /// The same for one that is not to be sent twice: as long as no byte of it has been.
+    Unsent,
 }
 
 /// An address that a client may reach for its target, and the rule that said so. Until the exchange is over, the rule
@@ -406,9 +408,10 @@ impl Session {
         self.upstream_ready = Ready { writable: true, ..Ready::default() };
         if let Some(http) = &mut self.http {
             http.origin = Some(origin);
-            if http.retry == Retry::IfReused {
-                http.retry = Retry::Once;
-            }
+            http.retry = match http.retry {
+                Retry::IfReused | Retry::Once => Retry::Once,
+                Retry::Never | Retry::Unsent => Retry::Unsent,
+            };
         }
         self.start_forwarding(now, policy);
     }
