@@ -39,6 +39,7 @@ use std::sync::Arc;
 use super::deadlines::Kind;
 use super::eyeballs::Eyeballs;
 use super::onward::GROWTH_MAX_BYTES;
+use super::failure::Failure;
 use super::relay::{Half, Ready, Sink, Source};
 use super::reply::{ConnectionHeader, ESTABLISHED, Refusal};
 use super::resolver::ResolveError;
@@ -148,6 +149,8 @@ pub struct Session {
     /// The side that reset its connection, the first if both did.
     reset: Option<Side>,
     end: Option<EndReason>,
+    /// The first side whose connection the kernel gave up for want of an answer.
+    vanished: Option<Side>,
     /// Bytes were under way when it ended.
     cut: bool,
     exchange: Exchange,
@@ -194,6 +197,7 @@ impl Session {
             first: Side::Client,
             reset: None,
             end: None,
+            vanished: None,
             cut: false,
             exchange: Exchange::None,
             status: None,
@@ -268,6 +272,12 @@ impl Session {
     /// How `step` went. Changes the state, and with it the deadline.
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
         match step {
+        // What the kernel says when it has given up: `TimedOut`, or what a router said last.
+        if let Step::Read(side) | Step::Write(side) | Step::TakeError(side) = step
+            && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
+        {
+            self.vanished.get_or_insert(side);
+        }
             Step::Read(side) if matches!(self.state, State::Tunneling) => self.relay_read(side, outcome),
             Step::Read(side) if matches!(self.state, State::Forwarding) => {
                 self.forward_read(side, outcome, now, policy);

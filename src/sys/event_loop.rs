@@ -513,7 +513,10 @@ impl EventLoop {
         while let Some(key) = self.deadlines.pop_due(self.now) {
             let Some(entry) = self.sessions.get_mut(key) else { continue };
             match entry.session.deadline() {
-                Some((_, due)) if due > self.now => self.deadlines.set(key, due),
+                Some((_, due)) if due > self.now => {
+                    self.deadlines.set(key, due);
+                    entry.sockets.watch_over_upstream();
+                }
                 Some(_) | None => {
                     entry.session.on_deadline(self.now, &self.policy);
                     self.queue(key);

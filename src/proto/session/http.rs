@@ -441,13 +441,14 @@ impl Session {
         http.cleared_up += std::mem::take(&mut http.held);
         http.head_unsent = http.head_bytes;
         self.upstream_ready = Ready::default();
-        self.reset = None;
+        (self.reset, self.vanished) = (None, None);
         self.resolve(now, policy);
     }
 
     /// The exchange is over and its access line is written: the next one, if the client has begun it already.
     pub(super) fn next_exchange(&mut self, now: Tick, policy: &Policy) {
-        (self.end, self.status, self.refusal, self.reset) = (None, None, None, None);
+        (self.end, self.status, self.refusal) = (None, None, None);
+        (self.reset, self.vanished) = (None, None);
         // Rules for a completed name would speak for whatever is asked for next.
         (self.via, self.dns_ms, self.dial_ms, self.aside) = (None, None, None, None);
         (self.up.moved, self.down.moved) = (0, 0);
