@@ -91,6 +91,8 @@ pub struct Half {
     pub sink: Sink,
     /// The free list had nothing to lend; set until it has.
     pub starved: bool,
+    /// Storage was scarce when the ring got its own: little is read at a time, so that little waits.
+    pub sips: bool,
 }
 
 impl Half {
