@@ -132,7 +132,7 @@ BUGS = [
     (
         "storage is kept at the end",
         "src/proto/session.rs",
-        "self.up.clear();\n            self.down.clear();",
+        "half.clear();",
         "",
     ),
     (
@@ -233,7 +233,7 @@ HTTP_BUGS = [
     (
         "a dead idle connection costs its request",
         "src/proto/session/forwarding.rs",
-        "Answering::Head(_) if http.retry == Retry::Once => self.retry(now, policy),",
+        "Answering::Head(_) if matches!(http.retry, Retry::Once | Retry::Unsent) => self.retry(now, policy),",
         "",
     ),
     (

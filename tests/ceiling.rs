@@ -9,27 +9,189 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use support::client::Client;
-use support::origin::Origin;
+use support::dns_server::{Answer, DnsServer};
+use support::http_origin::{answering, url};
+use support::origin::{Origin, receive};
 use support::proxy::{ALLOW_LOOPBACK, Launch, Proxy};
-use support::until;
+use support::wire::{Wire, ok, request};
+use support::{Ending, until};
 
-/// 2 MiB less 4 KiB for each of these sessions, and less what one loop takes besides, leaves four rings.
+/// 2 MiB less 4 KiB for each of these sessions, and less what one loop takes besides, leaves four rings. Two are lent as a whole,
+/// the others but for the last one in pieces.
 const FOUR_RINGS: [&str; 6] = ["--buffer-memory", "2M", "--max-sessions", "376", "--access-log", "off"];
 
-/// A tunnel whose client reads nothing of an endless download: it holds a ring, once the kernel's buffers are full.
+/// A tunnel whose client reads nothing of an endless download: it holds storage, once the kernel's buffers are full.
 fn hog(proxy: &Proxy, source: &Origin) -> Client {
     let mut hog = proxy.client();
     SockRef::from(&hog.stream).set_recv_buffer_size(4096).unwrap();
     hog.send_connect(&source.addr.to_string());
+    hog.read_head();
+    hog
+}
+
+/// The same in plain HTTP.
+fn http_hog(proxy: &Proxy, source: &Origin) -> Client {
+    let mut hog = proxy.client();
+    SockRef::from(&hog.stream).set_recv_buffer_size(4096).unwrap();
+    hog.send(request("GET", &url(source.addr, "/"), ""));
     assert_eq!(hog.read_head().status, 200);
     hog
 }
 
-/// Four tunnels that hold all rings.
+/// Sends for ever, behind the head of a response if it is asked for one, and has all the time in the world.
+fn endless(greeting: &'static str) -> Origin {
+    Origin::start(move |stream| {
+        let mut wire = Wire::from(stream);
+        SockRef::from(&wire.stream).set_send_buffer_size(4096).unwrap();
+        wire.stream.set_write_timeout(None).unwrap();
+        if !greeting.is_empty() {
+            wire.read_request();
+        }
+        wire.send(greeting);
+        while wire.stream.write(&[7; 16_384]).is_ok() {}
+        receive(&mut wire.stream, |_| {})
+    })
+}
+
+/// Until all loops sleep.
+fn at_rest(proxy: &Proxy) {
+    let mut last = 0;
+    until("all loops to sleep", || {
+        std::thread::sleep(Duration::from_millis(150));
+        let now = proxy.sleeps();
+        (std::mem::replace(&mut last, now) == now).then_some(())
+    });
+}
+
+#[test]
+fn slow_readers_of_endless_downloads_disturb_nobody() {
+    let (source, http_source) = (endless(""), endless("HTTP/1.1 200 OK\r\n\r\n"));
+    let echo = Origin::echo();
+    let answers = answering(|_| ok("ok").into_bytes());
+    // As many for this memory as 2,000 for the default.
+    let proxy = Proxy::open(&["--buffer-memory", "4M", "--access-log", "off"]);
+    let mut tunnel = proxy.tunnel(&echo.addr.to_string());
+    let _hogs: Vec<Client> = (0..125)
+        .map(|n| if n % 2 == 0 { hog(&proxy, &source) } else { http_hog(&proxy, &http_source) })
+        .collect();
+    at_rest(&proxy);
+    for _ in 0..10 {
+        tunnel.echo([7; 20_000]);
+        proxy.tunnel(&echo.addr.to_string()).echo(b"who comes now is served");
+        let mut client = proxy.wire();
+        client.get(&url(answers.addr, "/"));
+        assert_eq!(client.read_response("GET").text(), "ok");
+    }
+}
+
+#[test]
+fn slow_heads_leave_storage_to_others() {
+    let echo = Origin::echo();
+    let proxy = Proxy::open(&FOUR_RINGS);
+    let mut slow: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
+    for client in &mut slow {
+        client.send("GET http://a.test/ HTTP/1.1\r\nHost:");
+    }
+    at_rest(&proxy);
+    proxy.tunnel(&echo.addr.to_string()).echo(b"who comes now is served");
+    // What was moved aside is not forgotten.
+    for client in &mut slow {
+        client.send(" a.test\r\n\r\n");
+        assert_eq!(client.read_head().status, 502, "there is no such name");
+    }
+}
+
+/// A client that is idle behind an answer.
+fn idle(proxy: &Proxy, origin: &Origin) -> Wire {
+    let mut client = proxy.wire();
+    client.get(&url(origin.addr, "/"));
+    assert_eq!(client.read_response("GET").text(), "ok");
+    client
+}
+
+#[test]
+fn the_longest_idle_client_makes_room_for_a_new_one() {
+    let (echo, origin) = (Origin::echo(), answering(|_| ok("ok").into_bytes()));
+    let proxy = Proxy::open(&["--max-sessions", "3"]);
+    let mut tunnel = proxy.tunnel(&echo.addr.to_string());
+    let (mut one, mut two) = (idle(&proxy, &origin), idle(&proxy, &origin));
+    // The clock is the point: the loop's counts milliseconds.
+    std::thread::sleep(Duration::from_millis(3));
+    one.get(&url(origin.addr, "/"));
+    assert_eq!(one.read_response("GET").text(), "ok");
+    std::thread::sleep(Duration::from_millis(3));
+    let mut three = idle(&proxy, &origin);
+    assert_eq!(two.read_end(), Ending::Eof);
+    std::thread::sleep(Duration::from_millis(3));
+    one.get(&url(origin.addr, "/"));
+    assert_eq!(one.read_response("GET").text(), "ok");
+    let mut other = proxy.tunnel(&echo.addr.to_string());
+    assert_eq!(three.read_end(), Ending::Eof);
+    let last = proxy.tunnel(&echo.addr.to_string());
+    assert_eq!(one.read_end(), Ending::Eof);
+    assert_eq!(proxy.client().read_refusal().head.status, 503, "nobody is idle");
+    drop(last);
+    tunnel.echo(b"goes on");
+    other.echo(b"as well");
+}
+
+#[test]
+fn an_idle_client_of_another_loop_makes_room_too() {
+    let (echo, origin) = (Origin::echo(), answering(|_| ok("ok").into_bytes()));
+    let proxy = Proxy::open(&["--max-sessions", "8", "--loops", "2"]);
+    let _idle: Vec<Wire> = (0..8).map(|_| idle(&proxy, &origin)).collect();
+    // However the kernel spreads them.
+    let mut tunnels: Vec<Client> = (0..8).map(|_| proxy.tunnel(&echo.addr.to_string())).collect();
+    for tunnel in &mut tunnels {
+        tunnel.echo(b"served");
+    }
+}
+
+#[test]
+fn idle_clients_make_room_when_descriptors_run_out() {
+    let (echo, origin) = (Origin::echo(), answering(|_| ok("ok").into_bytes()));
+    let proxy = Launch::new(&ALLOW_LOOPBACK).descriptors(40).start();
+    let mut tunnel = proxy.tunnel(&echo.addr.to_string());
+    let _idle: Vec<Wire> = (0..100).map(|_| idle(&proxy, &origin)).collect();
+    tunnel.echo(b"goes on");
+    assert!(proxy.log.all().iter().all(|line| !line.contains(" WARN ")), "{:#?}", proxy.log.all());
+}
+
+#[test]
+fn idle_connections_of_another_loop_make_room_too() {
+    let origin = answering(|_| ok("ok").into_bytes());
+    let proxy = Launch::new(&[&ALLOW_LOOPBACK[..], &["--loops", "2"]].concat()).descriptors(50).start();
+    let mut held: Vec<Wire> = (0..100).map(|_| idle(&proxy, &origin)).collect();
+    // All that are left are of the loop that was asked last; the other one is served all the same.
+    for _ in 0..20 {
+        held.push(idle(&proxy, &origin));
+    }
+}
+
+#[test]
+fn idle_clients_make_room_for_a_lookup() {
+    let (echo, origin) = (Origin::echo(), answering(|_| ok("ok").into_bytes()));
+    let dns = DnsServer::start(|_| Answer::of(&["127.0.0.1"]));
+    let server = dns.addr.to_string();
+    let options = [&ALLOW_LOOPBACK[..], &["--nameserver", &server]].concat();
+    // With whatever is left for the last one.
+    for limit in 40..44 {
+        let proxy = Launch::new(&options).descriptors(limit).start();
+        let _idle: Vec<Wire> = (0..30).map(|_| idle(&proxy, &origin)).collect();
+        for n in 0..5 {
+            proxy.tunnel(&format!("name{n}.test:{}", echo.addr.port())).echo(b"found");
+        }
+    }
+}
+
+/// Tunnels that hold all storage.
 fn hogs(proxy: &Proxy, source: &Origin) -> Vec<Client> {
-    let hogs: Vec<Client> = (0..4).map(|_| hog(proxy, source)).collect();
+    let mut hogs = Vec::new();
     // With no ring left a new request is told so.
-    until("all rings to be held", || {
+    until("all storage to be held", || {
+        if hogs.len() < 40 {
+            hogs.push(hog(proxy, source));
+        }
         let mut client = proxy.client();
         client.send_connect("a.test:443");
         (client.read_head().status == 503).then_some(())
@@ -42,7 +204,7 @@ fn without_storage_tunnels_wait_and_requests_are_refused() {
     let (source, echo) = (Origin::endless(), Origin::echo());
     let proxy = Proxy::open(&FOUR_RINGS);
     let mut tunnel = proxy.tunnel(&echo.addr.to_string());
-    let mut hogs = hogs(&proxy, &source);
+    let hogs = hogs(&proxy, &source);
     let mut refused = proxy.client();
     refused.send_connect(&echo.addr.to_string());
     let answer = refused.read_refusal();
@@ -58,7 +220,7 @@ fn without_storage_tunnels_wait_and_requests_are_refused() {
     tunnel.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     tunnel.stream.read_exact(&mut [0; 1]).expect_err("no ring, no byte");
     let freed = Instant::now();
-    drop(hogs.pop());
+    drop(hogs);
     let mut echoed = [0; 5];
     tunnel.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     tunnel.stream.read_exact(&mut echoed).unwrap();

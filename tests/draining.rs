@@ -4,6 +4,8 @@
 mod support;
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -11,6 +13,7 @@ use rustix::process::Signal;
 use support::TempFile;
 use support::client::Client;
 use support::dns_server::{Answer, DnsServer};
+use support::namespace::own;
 use support::origin::{BlackHole, Origin, receive};
 use support::proxy::Proxy;
 
@@ -82,6 +85,50 @@ fn whoever_is_in_the_queue_when_the_proxy_is_stopped_is_served() {
     }
     drop(clients);
     assert_eq!(proxy.ended().code(), Some(0));
+}
+
+/// With this setting the kernel hands connections that are being made when a listener closes over to another one on the same port.
+/// Without, it resets them: in a storm on loopback, some in each thousand.
+#[test]
+fn a_new_process_takes_over_without_a_failed_connection() {
+    own("a_new_process_takes_over_without_a_failed_connection", || {
+        std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").unwrap();
+        takes_over_twenty_times();
+    });
+}
+
+fn takes_over_twenty_times() {
+    let origin = Origin::echo();
+    let mut proxy = Proxy::open(&["--loops", "2"]);
+    let (addr, target) = (proxy.addr, origin.addr.to_string());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let storm: Vec<_> = (0..4)
+        .map(|_| {
+            let (is_over, target) = (Arc::clone(&is_over), target.clone());
+            std::thread::spawn(move || {
+                let mut served = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut client = Client::dial(addr);
+                    client.send_connect(&target);
+                    let head = client.read_head();
+                    assert_eq!(head.status, 200, "{}", head.raw);
+                    client.echo(b"served");
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        let next = Proxy::open(&["--loops", "2", "--listen", &addr.to_string()]);
+        let mut old = std::mem::replace(&mut proxy, next);
+        old.signal(Signal::TERM);
+        assert_eq!(old.ended().code(), Some(0));
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for client in storm {
+        assert!(client.join().expect("no connection fails") > 0);
+    }
 }
 
 #[test]

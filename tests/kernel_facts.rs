@@ -12,8 +12,7 @@ use mio::net::TcpStream as MioStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
-
-use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
 /// Time enough for an event that comes; reached only by failures.
 const SOON: Duration = Duration::from_secs(10);
@@ -493,6 +492,35 @@ fn nodelay_is_inherited_from_listener() {
         let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(listener.accept().unwrap().0.nodelay().unwrap(), wanted);
     }
+}
+
+#[test]
+fn keepalive_is_inherited_from_listener() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    SockRef::from(&listener).set_tcp_keepalive(&probes).unwrap();
+    let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let accepted = SockRef::from(&accepted);
+    assert!(accepted.keepalive().unwrap());
+    assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+    assert_eq!(accepted.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+    assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 4);
+}
+
+#[test]
+fn user_timeout_ends_a_peer_that_only_pauses() {
+    let (mut ours, peer) = pair();
+    SockRef::from(&ours).set_tcp_user_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut watch = Watch::new(&mut ours);
+    // Its kernel answers every question for room with "none yet", so it is there.
+    while ours.write(&[0; 65536]).is_ok() {}
+    while !watch.one().error {}
+    assert_eq!(ours.take_error().unwrap().unwrap().kind(), ErrorKind::TimedOut);
+    drop(peer);
 }
 
 #[test]

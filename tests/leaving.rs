@@ -137,6 +137,32 @@ fn syn_sent(proxy: &Proxy, hole: &BlackHole) -> Vec<String> {
 
 // Timeouts of a tunnel. The clock is the point: one second each.
 
+/// Whether the kernel's keep-alive timer runs for the socket with these ports (proc_pid_net(5), `tcp`: timer 2).
+fn is_watched_over(proxy: &Proxy, local_port: u16, remote_port: u16) -> bool {
+    proxy.proc_file("net/tcp").lines().skip(1).any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words[1].ends_with(&format!(":{local_port:04X}"))
+            && words[2].ends_with(&format!(":{remote_port:04X}"))
+            && words[5].starts_with("02:")
+    })
+}
+
+#[test]
+fn a_tunnel_that_lasts_has_both_its_ends_asked_whether_they_are_there() {
+    let echo = Origin::echo();
+    let proxy = Proxy::open(&["--head-timeout", "1"]);
+    let mut tunnel = proxy.tunnel(&echo.addr.to_string());
+    tunnel.echo(b"hello");
+    let ours = echo.accepted().port();
+    until("the client to be watched over", || {
+        is_watched_over(&proxy, proxy.addr.port(), tunnel.local.port()).then_some(())
+    });
+    until("the upstream to be watched over", || {
+        is_watched_over(&proxy, ours, echo.addr.port()).then_some(())
+    });
+    tunnel.echo(b"still here");
+}
+
 #[test]
 fn idle_tunnel_ends() {
     let (proxy, origin) = (Proxy::open(&["--idle-timeout", "1"]), Origin::echo());

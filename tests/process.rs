@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use support::client::Client;
 use support::origin::Origin;
 use support::proxy::{ALLOW_LOOPBACK, Launch, Lines, Proxy, is_timestamp, listening_on};
-use support::{Ending, TempFile, until};
+use support::{Ending, TempDir, TempFile, until};
 
 /// Runs the binary with exactly these arguments until it ends by itself.
 fn run(arguments: &[&str]) -> (i32, String, String) {
@@ -285,6 +285,19 @@ fn access_log_into_a_file() {
     assert_eq!(stdout, [""; 0]);
     let all = file.read();
     assert!(all.starts_with("what was there before\n") && all.lines().count() == 2, "appended: {all}");
+}
+
+#[test]
+fn access_log_into_a_fifo_that_is_read_later() {
+    let (origin, dir) = (Origin::echo(), TempDir::new());
+    let (path, mode) = (dir.at("fifo"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+    let proxy = Proxy::open(&["--access-log", &dir.option("fifo")]);
+    let client = proxy.tunnel(&origin.addr.to_string());
+    let local = client.local.to_string();
+    drop(client);
+    let lines = Lines::collect(std::fs::File::open(path).unwrap());
+    lines.wait("the access line", |line| line.contains(&local));
 }
 
 #[test]

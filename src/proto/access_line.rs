@@ -186,7 +186,8 @@ fn push_squid(record: &Record<'_>, ended: UnixTime, out: &mut Vec<u8>) {
 /// What Squid 5 writes for the same requests; `scripts/clients-log.sh` compares.
 fn push_squid_result(record: &Record<'_>, out: &mut Vec<u8>) {
     let refused = record.refusal.map(|refusal| refusal.status());
-    let has_left = [EndReason::ClientLeft.word(), EndReason::ClientReset.word()].contains(&record.end);
+    let left = [EndReason::ClientLeft, EndReason::ClientReset, EndReason::ClientVanished];
+    let has_left = left.map(EndReason::word).contains(&record.end);
     let (result, may_be_aborted) = match (&record.request, refused, record.status) {
         (_, Some(403 | 407 | 429), _) => ("TCP_DENIED", false),
         (Asked::Nothing, ..) => ("NONE_NONE", false),

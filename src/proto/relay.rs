@@ -107,8 +107,20 @@ pub struct Half {
     pub source: Source,
     /// The writing end.
     pub sink: Sink,
-    /// The free list had nothing to lend; set until it has.
-    pub starved: bool,
+    /// How it stood with the free list when storage was last asked for.
+    pub supply: Supply,
+}
+
+/// What there is of storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Supply {
+    /// Whoever asks has as much as it is good for.
+    #[default]
+    Plenty,
+    /// Little is read at a time, so that little waits.
+    Scarce,
+    /// The free list had nothing to lend; nothing is read until it has.
+    Starved,
 }
 
 impl Half {
@@ -124,12 +136,18 @@ impl Half {
             (Sink::Open, Source::Ended) => Move::ShutdownWrite,
             // A pipe is never filled beyond urgent data (kernel fact `a_pipe_is_not_filled_beyond_urgent_data`).
             (Sink::Open, Source::Open) if from.readable && self.is_bulk() && !from.urgent => Move::Fill,
-            (Sink::Open, Source::Open) if from.readable && !self.starved => Move::Read,
+            (Sink::Open, Source::Open) if from.readable && !self.is_starved() => Move::Read,
             // Not ready, or the session is about to end over the reset.
             (Sink::Open, Source::Open | Source::Reset) => Move::Nothing,
             // Bytes for a sink that takes none are not even read: the kernel pushes back for us.
             (Sink::Shut | Sink::Broken, Source::Open | Source::Ended | Source::Reset) => Move::Nothing,
         }
+    }
+
+    /// Whether it waits for storage.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.supply == Supply::Starved
     }
 
     /// Whether nothing will ever move here again.
@@ -272,7 +290,7 @@ mod tests {
         let mut half = Half::default();
         assert_eq!(half.next(ready(true, false), ready(false, false)), Move::Read);
         assert_eq!(half.next(ready(false, false), ready(true, true)), Move::Nothing);
-        half.starved = true;
+        half.supply = Supply::Starved;
         assert_eq!(half.next(ready(true, true), ready(true, true)), Move::Nothing);
     }
 

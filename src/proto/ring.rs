@@ -15,9 +15,18 @@ pub const WIDE_RING_BYTES: usize = WIDE_PIECES * RING_BYTES;
 /// What a wide ring counts for.
 const WIDE_PIECES: usize = 4;
 
+/// Bytes in a small ring. Once half of the free list is lent, tunnels read into these, and what waits elsewhere is moved into
+/// them if it fits ([`Pool::tighten`]): a peer that takes nothing then holds little, and thousands of them leave storage to others.
+pub const SMALL_RING_BYTES: usize = UNIT_BYTES - 64;
+/// What storage is counted in: a small ring with what the allocator adds.
+const UNIT_BYTES: usize = 2048;
+/// What an ordinary ring counts for.
+const PIECE_UNITS: usize = RING_BYTES / UNIT_BYTES;
+
 /// Bytes that one pipe takes at most.
 pub const PIPE_BYTES: usize = PIPE_PIECES * RING_BYTES;
 /// What a pipe counts for.
+const PIPE_UNITS: usize = PIPE_PIECES * PIECE_UNITS;
 const PIPE_PIECES: usize = 8;
 /// Pipes that are lent at most, however much storage there is.
 pub const PIPES_MAX: usize = 16;
@@ -25,14 +34,15 @@ pub const PIPES_MAX: usize = 16;
 /// Pieces the free list keeps for reuse when nobody needs them; more go back to the allocator, so that memory returns to
 /// its baseline after a busy hour.
 const SPARE_MAX: usize = 16;
-/// The same for wide rings.
+/// The same for wide and for small rings.
 const SPARE_WIDE_MAX: usize = 4;
+const SPARE_SMALL_MAX: usize = 64;
 
 /// One ring's worth of memory, lent by [`Pool`].
 #[derive(Debug)]
 pub struct Storage(Box<Bytes>);
 
-/// Of one of two lengths. Behind a pointer of its own, for the length would be in every ring: a session has two of them, and
+/// Of one of three lengths. Behind a pointer of its own, for the length would be in every ring: a session has two of them, and
 /// nearly all have no storage.
 struct Bytes(Box<[u8]>);
 
@@ -50,8 +60,9 @@ impl Storage {
         Storage(Box::new(Bytes(vec![0; bytes].into_boxed_slice())))
     }
 
-    fn pieces(&self) -> usize {
-        self.bytes().len() / RING_BYTES
+    /// What it counts for.
+    fn units(&self) -> usize {
+        self.bytes().len().div_ceil(UNIT_BYTES)
     }
 
     fn bytes(&self) -> &[u8] {
@@ -68,7 +79,8 @@ impl Storage {
 pub struct Pool {
     spare: Vec<Storage>,
     spare_wide: Vec<Storage>,
-    /// In pieces of [`RING_BYTES`], as `limit`.
+    spare_small: Vec<Storage>,
+    /// In units, as `limit`.
     lent: usize,
     limit: usize,
     /// The pipes are not here; what they hold counts.
@@ -79,14 +91,16 @@ impl Pool {
     /// A pool that lends at most `bytes` of storage, and at least one piece.
     #[must_use]
     pub fn with_ceiling(bytes: u64) -> Pool {
-        let mut pool = Pool { spare: Vec::new(), spare_wide: Vec::new(), lent: 0, limit: 0, pipes: 0 };
+        let (spare, spare_wide, spare_small) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pool = Pool { spare, spare_wide, spare_small, lent: 0, limit: 0, pipes: 0 };
         pool.set_ceiling(bytes);
         pool
     }
 
     /// Lends at most so much from now on; what is lent beyond that comes back in its time.
     pub fn set_ceiling(&mut self, bytes: u64) {
-        self.limit = usize::try_from(bytes / RING_BYTES as u64).unwrap_or(usize::MAX).max(1);
+        let pieces = usize::try_from(bytes / RING_BYTES as u64).unwrap_or(usize::MAX / PIECE_UNITS);
+        self.limit = pieces.max(1) * PIECE_UNITS;
     }
 
     /// Lends one piece, or `None` at the ceiling. The last piece given back is lent first: it is still in the cache.
@@ -94,27 +108,53 @@ impl Pool {
         if self.free() == 0 {
             return None;
         }
-        self.lent += 1;
+        self.lent += PIECE_UNITS;
         Some(self.spare.pop().unwrap_or_else(|| Storage::allocate(RING_BYTES)))
     }
 
     /// Lends storage for a wide ring while hardly any is out. Once an eighth is, it is one piece: of the rest, as many slow
     /// readers as before can hold an ordinary ring each.
     pub fn lend_wide(&mut self) -> Option<Storage> {
-        if self.lent + WIDE_PIECES > self.limit / 8 || self.free() < WIDE_PIECES {
+        if self.lent + WIDE_PIECES * PIECE_UNITS > self.limit / 8 || self.free() < WIDE_PIECES {
             return self.lend();
         }
-        self.lent += WIDE_PIECES;
+        self.lent += WIDE_PIECES * PIECE_UNITS;
         Some(self.spare_wide.pop().unwrap_or_else(|| Storage::allocate(WIDE_RING_BYTES)))
+    }
+
+    /// Lends storage for a small ring. The last piece is not cut up: who starves can be helped exactly if [`Pool::free`] says so,
+    /// whatever it needs.
+    pub fn lend_small(&mut self) -> Option<Storage> {
+        if self.free() == 0 { None } else { Some(self.small()) }
+    }
+
+    fn small(&mut self) -> Storage {
+        self.lent += 1;
+        self.spare_small.pop().unwrap_or_else(|| Storage::allocate(SMALL_RING_BYTES))
+    }
+
+    /// Moves what `ring` holds into small storage, if it fits in with `spare_bytes` to spare, and takes back what it had.
+    pub fn tighten(&mut self, ring: &mut Ring, spare_bytes: usize) {
+        let fits = ring.len() + spare_bytes <= SMALL_RING_BYTES;
+        if fits && !ring.is_empty() && ring.capacity() > SMALL_RING_BYTES {
+            // More comes back than is lent: no question of the ceiling.
+            let small = self.small();
+            if let Some(storage) = ring.move_to(small) {
+                self.give_back(storage);
+            }
+        }
     }
 
     /// Takes storage back.
     pub fn give_back(&mut self, storage: Storage) {
-        let pieces = storage.pieces();
-        debug_assert!(self.lent >= pieces, "storage that was never lent came back");
-        self.lent = self.lent.saturating_sub(pieces);
-        let (spare, most) =
-            if pieces == 1 { (&mut self.spare, SPARE_MAX) } else { (&mut self.spare_wide, SPARE_WIDE_MAX) };
+        let units = storage.units();
+        debug_assert!(self.lent >= units, "storage that was never lent came back");
+        self.lent = self.lent.saturating_sub(units);
+        let (spare, most) = match units {
+            ..PIECE_UNITS => (&mut self.spare_small, SPARE_SMALL_MAX),
+            PIECE_UNITS => (&mut self.spare, SPARE_MAX),
+            _ => (&mut self.spare_wide, SPARE_WIDE_MAX),
+        };
         if spare.len() < most {
             spare.push(storage);
         }
@@ -122,7 +162,7 @@ impl Pool {
 
     /// Whether a pipe may take [`PIPE_BYTES`]. All pipes together take a quarter at most.
     pub fn lend_pipe(&mut self) -> bool {
-        let after = (self.pipes + 1) * PIPE_PIECES;
+        let after = (self.pipes + 1) * PIPE_UNITS;
         let may = self.pipes < PIPES_MAX && after <= self.limit / 4 && self.lent + after <= self.limit;
         self.pipes += usize::from(may);
         may
@@ -134,22 +174,27 @@ impl Pool {
         self.pipes = self.pipes.saturating_sub(1);
     }
 
-    /// Pieces that are out at the moment.
-    #[must_use]
-    pub fn lent(&self) -> usize {
-        self.lent + self.pipes * PIPE_PIECES
+    /// Units of rings and pipes together.
+    fn taken(&self) -> usize {
+        self.lent + self.pipes * PIPE_UNITS
     }
 
-    /// Whether so little is left that those who only might need their storage should do without.
+    /// Pieces that are out at the moment, also those of which only a part is.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.taken().div_ceil(PIECE_UNITS)
+    }
+
+    /// Whether so little is left that those who only might need their storage should do without, and others with little.
     #[must_use]
     pub fn is_scarce(&self) -> bool {
-        self.free() <= self.limit / 2
+        self.taken() >= self.limit / 2
     }
 
     /// Pieces that [`Pool::lend`] would still lend.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.limit.saturating_sub(self.lent())
+        self.limit.saturating_sub(self.taken()) / PIECE_UNITS
     }
 }
 
@@ -192,14 +237,18 @@ impl Ring {
         self.storage.is_some()
     }
 
-    /// Puts borrowed storage under the ring. Storage that the ring does not need comes straight back.
+    /// Puts borrowed storage under the ring. What the ring does not need comes straight back: the smaller one, if it has some.
     #[must_use]
     pub fn attach(&mut self, storage: Storage) -> Option<Storage> {
-        if self.storage.is_some() {
-            return Some(storage);
-        }
-        self.storage = Some(storage);
-        None
+        if storage.bytes().len() <= self.capacity() { Some(storage) } else { self.move_to(storage) }
+    }
+
+    /// What is held, and fits, goes into that storage.
+    fn move_to(&mut self, mut storage: Storage) -> Option<Storage> {
+        let held = self.contents_mut();
+        storage.bytes_mut()[..held.len()].copy_from_slice(held);
+        self.start = 0;
+        self.storage.replace(storage)
     }
 
     /// Gives the storage up if the ring is empty.
@@ -538,7 +587,7 @@ mod tests {
     fn wide_storage_is_lent_of_an_eighth_only() {
         let mut pool = Pool::with_ceiling((2 * 8 * WIDE_PIECES * RING_BYTES) as u64);
         let lent: Vec<Storage> = std::iter::from_fn(|| pool.lend_wide()).collect();
-        let pieces: Vec<usize> = lent.iter().map(Storage::pieces).collect();
+        let pieces: Vec<usize> = lent.iter().map(|storage| storage.units() / PIECE_UNITS).collect();
         assert_eq!(pieces[..2], [WIDE_PIECES; 2]);
         assert!(pieces[2..].iter().all(|&pieces| pieces == 1));
         assert_eq!((pieces.iter().sum(), pool.free()), (2 * 8 * WIDE_PIECES, 0));
@@ -564,6 +613,52 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| pool.lend_pipe().then_some(())).count(), PIPES_MAX);
         let mut pool = Pool::with_ceiling((4 * PIPE_BYTES - RING_BYTES) as u64);
         assert!(!pool.lend_pipe(), "it would be more than a quarter");
+    }
+
+    #[test]
+    fn small_storage_is_lent_until_the_last_piece() {
+        let mut pool = Pool::with_ceiling(4 * RING_BYTES as u64);
+        assert!(!pool.is_scarce());
+        let piece = pool.lend().unwrap();
+        let small: Vec<Storage> = std::iter::from_fn(|| pool.lend_small()).collect();
+        assert_eq!((small.len(), pool.free(), pool.lent()), (2 * PIECE_UNITS + 1, 0, 4));
+        assert!(pool.is_scarce() && pool.lend().is_none());
+        pool.give_back(piece);
+        assert_eq!(pool.free(), 1);
+        for storage in small {
+            pool.give_back(storage);
+        }
+        assert_eq!((pool.free(), pool.lent(), pool.is_scarce()), (4, 0, false));
+    }
+
+    #[test]
+    fn what_is_held_moves_into_small_storage_and_out_again() {
+        let mut pool = Pool::with_ceiling(RING_BYTES as u64);
+        let mut ring = Ring::default();
+        pool.tighten(&mut ring, 0);
+        assert!(ring.attach(pool.lend().unwrap()).is_none());
+        pool.tighten(&mut ring, 0);
+        assert_eq!(ring.capacity(), RING_BYTES, "an empty one has nothing to move");
+        // In two pieces: the last byte of the storage and some at its front.
+        ring.filled(RING_BYTES);
+        ring.drained(RING_BYTES - 1);
+        ring.fill_slice()[..SMALL_RING_BYTES].fill(7);
+        ring.filled(SMALL_RING_BYTES);
+        pool.tighten(&mut ring, 0);
+        assert_eq!(ring.capacity(), RING_BYTES, "one byte too many");
+        ring.drained(1);
+        pool.tighten(&mut ring, 1);
+        assert_eq!(ring.capacity(), RING_BYTES, "nothing to spare");
+        ring.drained(1);
+        ring.fill_slice()[0] = 8;
+        ring.filled(1);
+        pool.tighten(&mut ring, 0);
+        assert_eq!((ring.capacity(), pool.lent(), pool.spare.len()), (SMALL_RING_BYTES, 1, 1));
+        let mut held = [7; SMALL_RING_BYTES];
+        held[SMALL_RING_BYTES - 1] = 8;
+        assert_eq!(ring.contents(), held);
+        pool.give_back(ring.attach(Storage::allocate(RING_BYTES)).unwrap());
+        assert_eq!((ring.capacity(), ring.contents(), pool.lent()), (RING_BYTES, &held[..], 0));
     }
 
     #[test]

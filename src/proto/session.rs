@@ -28,6 +28,7 @@ mod forwarding;
 mod http;
 mod opening;
 mod responses;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -38,11 +39,12 @@ use std::sync::Arc;
 
 use super::deadlines::Kind;
 use super::eyeballs::Eyeballs;
+use super::failure::Failure;
 use super::onward::GROWTH_MAX_BYTES;
 use super::relay::{Half, Ready, Sink, Source};
 use super::reply::{ConnectionHeader, ESTABLISHED, Refusal};
 use super::resolver::ResolveError;
-use super::ring::{RING_BYTES, Storage};
+use super::ring::RING_BYTES;
 use super::rules::{RuleName, Who};
 use super::scan::{self, Scan};
 use super::target::Target;
@@ -139,6 +141,8 @@ pub struct Session {
     first: Side,
     /// The side that reset its connection, the first if both did.
     reset: Option<Side>,
+    /// The first side whose connection the kernel gave up for want of an answer.
+    vanished: Option<Side>,
     end: Option<EndReason>,
     /// Bytes were under way when it ended.
     cut: bool,
@@ -185,6 +189,7 @@ impl Session {
             greeting_left: 0,
             first: Side::Client,
             reset: None,
+            vanished: None,
             end: None,
             cut: false,
             exchange: Exchange::None,
@@ -259,6 +264,12 @@ impl Session {
 
     /// How `step` went. Changes the state, and with it the deadline.
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
+        // What the kernel says when it has given up: `TimedOut`, or what a router said last.
+        if let Step::Read(side) | Step::Write(side) | Step::TakeError(side) = step
+            && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
+        {
+            self.vanished.get_or_insert(side);
+        }
         match step {
             Step::Read(side) if matches!(self.state, State::Tunneling) => self.relay_read(side, outcome),
             Step::Read(side) if matches!(self.state, State::Forwarding) => {
@@ -361,6 +372,29 @@ impl Session {
         }
     }
 
+    /// The name was not asked about for want of a descriptor, and there is one now.
+    pub fn ask_again(&mut self) {
+        if let State::Resolving { lookup, .. } = &mut self.state {
+            *lookup = Lookup::ToAsk;
+        }
+    }
+
+    /// Until when it is kept, if it is idle behind an exchange with no sign of another request: it may be given up for another
+    /// client, the one that would be kept for the shortest time first.
+    #[must_use]
+    pub fn idle_until(&self) -> Option<Tick> {
+        let is_idle = matches!(self.state, State::Idle)
+            && self.exchange == Exchange::None
+            && self.http.is_some()
+            && !self.client_ready.readable;
+        is_idle.then_some(self.deadline)
+    }
+
+    /// Another client is to have its place.
+    pub fn give_up(&mut self) {
+        self.finish(EndReason::Unused);
+    }
+
     /// Another policy is in force. What runs goes on; what the last one has allowed is judged again with the next request.
     /// Credentials that wait for an answer are asked about anew: the answer would be that of another users file.
     pub fn on_policy(&mut self, policy: &Policy) {
@@ -374,12 +408,6 @@ impl Session {
             (Some(http), _) => http.outdate(),
             (None, _) => {}
         }
-    }
-
-    /// The free list can lend again.
-    pub fn on_storage(&mut self) {
-        self.up.starved = false;
-        self.down.starved = false;
     }
 
     /// The deadline has passed. Early calls do nothing.
@@ -415,12 +443,6 @@ impl Session {
         }
     }
 
-    /// Whether bytes wait for storage to be read into.
-    #[must_use]
-    pub fn is_starved(&self) -> bool {
-        self.up.starved || self.down.starved
-    }
-
     /// Whether [`Step::Wait`] is legal: no operation that the session wants is known to be ready. Said once more from the
     /// property itself and not from how steps are chosen, for assertions.
     #[must_use]
@@ -429,7 +451,7 @@ impl Session {
             let takes = half.sink == Sink::Open;
             let must_write = takes && !half.is_empty() && to.writable;
             let must_shut = takes && half.is_empty() && half.source == Source::Ended;
-            let must_read = takes && half.is_empty() && half.source == Source::Open && !half.starved;
+            let must_read = takes && half.is_empty() && half.source == Source::Open && !half.is_starved();
             !(must_write || must_shut || must_read && from.readable)
         };
         let (client, upstream) = (self.client_ready, self.upstream_ready);
@@ -524,26 +546,6 @@ impl Session {
         matches!(self.state, State::Dialing(_) | State::Tunneling | State::Forwarding | State::Closed)
     }
 
-    /// Where the next bytes read from `side` belong. Empty if storage must be lent first ([`Session::attach`]).
-    pub fn fill_slice(&mut self, side: Side) -> &mut [u8] {
-        if matches!(self.state, State::Tunneling) {
-            return self.half_from(side).ring.fill_slice();
-        }
-        // Heads are read in one piece, and written anew in their place.
-        let ring = &mut self.half_from(side).ring;
-        let room = ring.capacity().saturating_sub(GROWTH_MAX_BYTES + ring.len());
-        ring.compact();
-        let space = ring.fill_slice();
-        let end = space.len().min(room);
-        &mut space[..end]
-    }
-
-    /// Lends storage for reading from `side`; what is not needed comes back.
-    #[must_use]
-    pub fn attach(&mut self, side: Side, storage: Storage) -> Option<Storage> {
-        self.half_from(side).ring.attach(storage)
-    }
-
     /// The next bytes to be written to `side`.
     #[must_use]
     pub fn drain_slice(&self, side: Side) -> &[u8] {
@@ -579,15 +581,6 @@ impl Session {
                 _,
             ) => Follows::Anything,
         }
-    }
-
-    /// Gives up storage that holds nothing. To be called until `None` whenever the session stops running.
-    pub fn detach(&mut self) -> Option<Storage> {
-        if matches!(self.state, State::Closed) {
-            self.up.clear();
-            self.down.clear();
-        }
-        self.up.ring.detach_if_empty().or_else(|| self.down.ring.detach_if_empty())
     }
 
     /// Whom the rules are asked about.

@@ -8,15 +8,15 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::proto::failure::Failure;
 
-use super::stream::failure;
+use super::stream::{ask_whether_alive, failure};
 
 /// Connections that the kernel may hold for one listener before they are accepted; `net.core.somaxconn` bounds it too.
 const BACKLOG: i32 = 4096;
 
 /// Opens a listener. With port 0 the kernel picks one: see [`TcpListener::local_addr`].
 ///
-/// Options set here are inherited by every accepted connection (kernel fact `nodelay_is_inherited_from_listener`), which
-/// saves a system call for each.
+/// Options set here are inherited by every accepted connection (kernel facts `nodelay_is_inherited_from_listener`,
+/// `keepalive_is_inherited_from_listener`), which saves a system call for each.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -28,6 +28,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     // Urgent data is part of the stream: without this the kernel takes its byte out.
     socket.set_out_of_band_inline(true)?;
+    ask_whether_alive(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))

@@ -12,6 +12,7 @@ mod accepting;
 mod authenticating;
 mod directing;
 mod settling;
+mod shortage;
 mod upstreams;
 
 use std::collections::VecDeque;
@@ -26,7 +27,7 @@ use slab::Slab;
 
 use super::access_log::AccessLog;
 use super::logins::LoginDesk;
-use super::names::{Asked, Names, NamesConfig, Part};
+use super::names::{Asked, Names, NamesConfig, Part, ResolveError};
 use super::pipes::Pipes;
 use super::shared::{Mailbox, Phase, Shared};
 use super::sockets::Sockets;
@@ -39,8 +40,9 @@ use crate::proto::ring::Pool;
 use crate::proto::session::{Outcome, Policy, Session, Side, Step};
 use crate::proto::target::Host;
 use crate::proto::tick::Tick;
-use accepting::Listener;
+use accepting::{Held, Listener};
 use authenticating::Door;
+use shortage::IdleClients;
 use upstreams::Upstreams;
 
 /// Events fetched with one poll.
@@ -109,6 +111,9 @@ pub struct EventLoop {
     listeners: Slab<Listener>,
     /// Descriptors are exhausted: accepting is tried again then.
     accept_resumes: Option<Tick>,
+    /// One that is beyond the limit of sessions, while other loops look for a place.
+    held: Option<Held>,
+    idle_clients: IdleClients,
     sessions: Slab<Entry>,
     refusing: usize,
     run_queue: VecDeque<usize>,
@@ -139,6 +144,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER_TOKEN))?;
         let mailbox = Arc::new(Mailbox::new(waker));
+        shared.enlist(Arc::clone(&mailbox));
         let keep_ms = config.policy.timeouts.keepalive_ms;
         let mut event_loop = EventLoop {
             poll,
@@ -149,6 +155,8 @@ impl EventLoop {
             mailbox: Arc::clone(&mailbox),
             listeners: Slab::new(),
             accept_resumes: None,
+            held: None,
+            idle_clients: IdleClients::default(),
             sessions: Slab::new(),
             refusing: 0,
             run_queue: VecDeque::new(),
@@ -230,8 +238,8 @@ impl EventLoop {
 
     /// How long the next poll may sleep: not at all if there is work, without end if nothing is due.
     fn sleep_length(&self) -> Option<Duration> {
-        let can_accept =
-            self.accept_resumes.is_none() && self.listeners.iter().any(|(_, listener)| listener.ready);
+        let may_accept = self.accept_resumes.is_none() && self.held.is_none();
+        let can_accept = may_accept && self.listeners.iter().any(|(_, listener)| listener.ready);
         if can_accept || !self.run_queue.is_empty() || self.names.has_work() {
             return Some(Duration::ZERO);
         }
@@ -243,6 +251,7 @@ impl EventLoop {
             self.access_log.next_deadline(),
             // While accepting pauses, no listener closes.
             self.accept_resumes.or_else(|| self.listeners.iter().filter_map(|(_, it)| it.closes_at).min()),
+            self.held.as_ref().map(Held::due),
             self.grace_over,
         ];
         due.into_iter().flatten().min().map(|due| Duration::from_millis(due.since(self.clock())))
@@ -288,6 +297,8 @@ impl EventLoop {
     fn resolve(&mut self) {
         self.names.run(self.poll.registry(), self.now);
         while let Some((key, answer)) = self.names.pop_answer() {
+            let is_short = matches!(answer, Err(ResolveError::NoSocket(_)));
+            let ask_again = is_short && self.free_descriptors();
             if let Some(entry) = self.sessions.get_mut(key) {
                 let policy = &self.policy;
                 match answer {
@@ -297,6 +308,10 @@ impl EventLoop {
                             entry.session.on_completed(&name);
                         }
                         entry.session.on_addresses(addresses, last, self.now, policy);
+                    }
+                    Err(_) if ask_again => {
+                        entry.looking_up = false;
+                        entry.session.ask_again();
                     }
                     Err(error) => {
                         entry.looking_up = false;
@@ -369,21 +384,9 @@ impl EventLoop {
         let Entry { session, sockets, .. } = self.sessions.get_mut(key)?;
         Some(match step {
             Step::Read(side) => {
-                if session.fill_slice(side).is_empty() {
-                    let lent = match side {
-                        // Requests are small, and what they are read into is what most of them wait in.
-                        Side::Client => self.pool.lend(),
-                        Side::Upstream => self.pool.lend_wide(),
-                    };
-                    match lent {
-                        Some(storage) => {
-                            if let Some(unneeded) = session.attach(side, storage) {
-                                self.pool.give_back(unneeded);
-                            }
-                        }
-                        // An end or a reset needs no storage: who is gone must be able to go.
-                        None => return Some(sockets.peek(side)),
-                    }
+                if !session.borrow_storage(side, &mut self.pool) {
+                    // An end or a reset needs no storage: who is gone must be able to go.
+                    return Some(sockets.peek(side));
                 }
                 sockets.read(side, session.fill_slice(side))
             }
@@ -417,16 +420,15 @@ impl EventLoop {
     }
 
     fn dial(&mut self, key: usize, place: u8, address: SocketAddr) -> Option<Outcome> {
-        let sockets = &mut self.sessions.get_mut(key)?.sockets;
-        let (rules, registry) = (&self.policy.rules, self.poll.registry());
         let mut outcome = Outcome::Failed(Failure::NoDescriptors);
-        for _ in 0..2 {
+        // Who is served comes before who may be served faster: at first all idle upstreams, then one idle client.
+        for _ in 0..3 {
+            let sockets = &mut self.sessions.get_mut(key)?.sockets;
+            let (rules, registry) = (&self.policy.rules, self.poll.registry());
             let token = |descriptor| self.upstreams.own(descriptor, key, place);
             let start = || dial::start(address, token, registry, Some(rules), &self.sources);
             outcome = sockets.dial(place, start);
-            // Who is served comes before who may be served faster.
-            let is_short = outcome == Outcome::Failed(Failure::NoDescriptors);
-            if !is_short || self.upstreams.close_idle() + self.pipes.give_way(self.now) == 0 {
+            if outcome != Outcome::Failed(Failure::NoDescriptors) || !self.free_descriptors() {
                 break;
             }
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::syslog::{SOCKET_PATH, Syslog};
@@ -48,7 +49,14 @@ impl Output {
     /// # Errors
     /// When it cannot be opened.
     pub fn file(path: &Path) -> io::Result<Output> {
-        open(path).map(Output::File)
+        let opened = match open(path) {
+            // A FIFO that nobody reads yet. Opened for reading as well (fifo(7)), it holds lines until somebody does.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {
+                options().read(true).open(path)
+            }
+            opened => opened,
+        };
+        opened.map(Output::File)
     }
 
     /// The local syslog daemon, which need not be there yet.
@@ -84,9 +92,15 @@ impl Output {
 
 /// Non-blocking matters for pipes and terminals; appending keeps writers from overwriting each other.
 fn open(path: &Path) -> io::Result<File> {
+    options().open(path)
+}
+
+fn options() -> OpenOptions {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    OpenOptions::new().append(true).create(true).custom_flags(flags).mode(0o640).open(path)
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).custom_flags(flags).mode(0o640);
+    options
 }
 
 /// Log messages on their way to standard error, each written whole or dropped. The next one that is written tells how many

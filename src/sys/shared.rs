@@ -25,6 +25,8 @@ pub struct Shared {
     sessions: AtomicUsize,
     clients: Option<Clients>,
     phase: AtomicU8,
+    /// Of all loops.
+    mailboxes: Mutex<Vec<Arc<Mailbox>>>,
 }
 
 /// Sessions of each client, while there is a limit for them.
@@ -67,7 +69,29 @@ impl Shared {
             sessions: AtomicUsize::new(0),
             clients: sessions_per_client_max.map(|most| Clients { most, counts: Mutex::default() }),
             phase: AtomicU8::new(Phase::Running as u8),
+            mailboxes: Mutex::default(),
         }
+    }
+
+    /// One more loop, which others can tell something.
+    pub fn enlist(&self, mailbox: Arc<Mailbox>) {
+        self.lock_mailboxes().push(mailbox);
+    }
+
+    /// Tells all loops but the one with that mailbox. Whether there are any.
+    pub fn tell_others(&self, own: &Arc<Mailbox>, message: impl Fn() -> Message) -> bool {
+        let mailboxes = self.lock_mailboxes();
+        let others = mailboxes.iter().filter(|mailbox| !Arc::ptr_eq(mailbox, own));
+        others.fold(false, |_, mailbox| {
+            if let Err(error) = mailbox.send(message()) {
+                log::warn!("cannot wake an event loop: {error}");
+            }
+            true
+        })
+    }
+
+    fn lock_mailboxes(&self) -> MutexGuard<'_, Vec<Arc<Mailbox>>> {
+        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first call asks all loops to drain, the second to quit. Wake them afterwards.
@@ -172,7 +196,16 @@ pub fn spawn(name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHan
     thread::Builder::new().name(name).spawn(body)
 }
 
-/// What the main thread tells one loop.
+/// What a loop runs out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// Places under `--max-sessions`.
+    Sessions,
+    /// Descriptors, of the process or of the system.
+    Descriptors,
+}
+
+/// What the main thread, or another loop, tells one loop.
 #[derive(Debug)]
 pub enum Message {
     /// An address that is there by now: listen on it.
@@ -190,6 +223,8 @@ pub enum Message {
         /// What came of it.
         judged: Judged,
     },
+    /// Another loop has run out of something: who is idle here is given up for who is to be served there.
+    GiveWay(Short),
     /// Everything that can change while the proxy runs. Tunnels and requests under way go on.
     Settings(Box<LoopSettings>),
 }

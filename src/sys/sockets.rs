@@ -109,6 +109,15 @@ impl Sockets {
         let _ = SockRef::from(&self.client).set_tcp_quickack(true);
     }
 
+    /// Finds out, from now on, if the upstream's machine is gone; the client's side inherits that from its listener. To be called
+    /// once a session lasts: most are over before it could matter, and do without these system calls.
+    pub fn watch_over_upstream(&self) {
+        if let Some(upstream) = &self.upstream {
+            // A socket that refuses the options has the idle timeout.
+            let _ = stream::ask_whether_alive(upstream);
+        }
+    }
+
     /// Hands the upstream over.
     pub fn take_upstream(&mut self) -> Option<TcpStream> {
         self.upstream.take()

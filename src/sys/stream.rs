@@ -7,11 +7,22 @@ use mio::Interest;
 use mio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::proto::failure::Failure;
 use crate::proto::relay::Ready;
 use crate::proto::session::{Follows, Outcome};
+
+/// Asks a peer that has said nothing for a minute whether it is still there, and gives it up after another one without an
+/// answer: no end would ever come from a machine that is gone. (`TCP_USER_TIMEOUT` is not for us: it also ends a peer that is
+/// there and merely takes nothing, kernel fact `user_timeout_ends_a_peer_that_only_pauses`, which `--idle-timeout` is for.)
+pub fn ask_whether_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let question = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    socket.into().set_tcp_keepalive(&question)
+}
 
 /// What every connection is watched for, registered once and for good.
 pub fn interests() -> Interest {

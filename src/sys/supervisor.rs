@@ -2,7 +2,7 @@
 //! for the loops. Layer 6.5.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -254,15 +254,16 @@ fn start_loop(
 ) -> Result<Loop, Failed> {
     let (event_loop, mailbox) =
         EventLoop::new(config, shared).map_err(failed("cannot start an event loop"))?;
-    let body = move || {
-        // Told however the loop ends, by return or by panic.
-        let _tell = TellsOnDrop(tell);
-        if let Err(error) = event_loop.run() {
-            log::error!("an event loop failed: {error}");
-        }
-    };
-    let thread = spawn(format!("loop-{index}"), Box::new(body));
+    let thread = spawn(format!("loop-{index}"), Box::new(move || run_loop(tell, || event_loop.run())));
     Ok(Loop { thread: thread.map_err(failed("cannot start a thread"))?, mailbox })
+}
+
+/// However the loop ends, by return or by panic, the main thread is told.
+fn run_loop(tell: UnixStream, run: impl FnOnce() -> io::Result<()>) {
+    let _tell = TellsOnDrop(tell);
+    if let Err(error) = run() {
+        log::error!("an event loop failed: {error}");
+    }
 }
 
 struct TellsOnDrop(UnixStream);
@@ -288,5 +289,24 @@ impl From<CannotListen> for Failed {
 impl From<BadFile> for Failed {
     fn from(error: BadFile) -> Failed {
         Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_ends_however_is_told() {
+        for dies in [|| Err(io::ErrorKind::Other.into()), || panic!("on purpose")] {
+            let (tell, mut told) = UnixStream::pair().unwrap();
+            let thread = spawn("loop-test".to_owned(), Box::new(move || run_loop(tell, dies))).unwrap();
+            let mut word = Vec::new();
+            io::Read::read_to_end(&mut told, &mut word).unwrap();
+            assert_eq!(word, Signals::LOOP_ENDED);
+            // A panic is for the main thread to see.
+            drop(thread.join());
+        }
     }
 }

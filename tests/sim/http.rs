@@ -78,8 +78,6 @@ struct Entry {
     login: Option<Login>,
     /// Parts of the answer that are still under way; the last one ends it.
     lookup: VecDeque<Result<Vec<IpAddr>, ResolveError>>,
-    /// Pieces of storage that it holds.
-    lent: usize,
     ended: bool,
     moves: Moves,
     /// When its last answer was out, there was something to read.
@@ -222,7 +220,6 @@ impl World {
             starved: false,
             login: None,
             lookup: VecDeque::new(),
-            lent: 0,
             ended: false,
             moves: Moves::default(),
             knows_unread: false,

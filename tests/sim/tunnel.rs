@@ -500,25 +500,12 @@ impl World {
     fn perform(&mut self, step: Step) -> Option<Outcome> {
         Some(match step {
             Step::Read(side) => {
-                if self.session.fill_slice(side).is_empty() {
-                    let lent = match side {
-                        Side::Client => self.pool.lend(),
-                        Side::Upstream => self.pool.lend_wide(),
-                    };
-                    match lent {
-                        Some(storage) if self.random.below(20) > 0 => {
-                            assert!(self.session.attach(side, storage).is_none());
-                        }
-                        Some(storage) => {
-                            self.pool.give_back(storage);
-                            self.starved = true;
-                            return Some(Outcome::NoStorage);
-                        }
-                        None => {
-                            self.starved = true;
-                            return Some(Outcome::NoStorage);
-                        }
-                    }
+                let needs_storage = self.session.fill_slice(side).is_empty();
+                if needs_storage && self.random.one_in(20)
+                    || !self.session.borrow_storage(side, &mut self.pool)
+                {
+                    self.starved = true;
+                    return Some(Outcome::NoStorage);
                 }
                 let socket = match side {
                     Side::Client => &mut self.client,
@@ -666,8 +653,9 @@ impl World {
     }
 
     fn settle(&mut self) {
-        while let Some(storage) = self.session.detach() {
-            self.pool.give_back(storage);
+        self.session.return_storage(&mut self.pool);
+        if self.pool.is_scarce() {
+            self.session.tighten(&mut self.pool);
         }
         self.settle_pipes();
         if self.session.record(self.now).refusal.is_some() && self.plot != Plot::NoStorageAtStart {

@@ -62,7 +62,13 @@ impl Session {
                 }
             }
             Outcome::Blocked => self.client_ready.writable = false,
-            Outcome::Failed(_) => self.finish(EndReason::ClientReset),
+            Outcome::Failed(_) => {
+                if self.end == Some(EndReason::Done) {
+                    // So it would have been.
+                    self.end = None;
+                }
+                self.finish(EndReason::ClientReset);
+            }
             // Not an outcome of writing.
             Outcome::Eof | Outcome::Done | Outcome::NoStorage => {}
         }

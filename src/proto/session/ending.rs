@@ -43,12 +43,16 @@ impl Session {
     #[must_use]
     pub fn closes_with_reset(&self, side: Side) -> bool {
         match self.end {
-            Some(EndReason::ClientReset) => side == Side::Upstream,
+            Some(EndReason::ClientReset | EndReason::ClientVanished) => side == Side::Upstream,
             // In plain HTTP, what tells the client that its answer was cut off.
-            Some(EndReason::UpstreamReset) if self.http.is_some() && self.status != Some(101) => {
+            Some(EndReason::UpstreamReset | EndReason::UpstreamVanished)
+                if self.http.is_some() && self.status != Some(101) =>
+            {
                 side == Side::Client && self.cut
             }
-            Some(EndReason::UpstreamReset) => side == Side::Client && self.reset == Some(Side::Upstream),
+            Some(EndReason::UpstreamReset | EndReason::UpstreamVanished) => {
+                side == Side::Client && self.reset == Some(Side::Upstream)
+            }
             // A FIN here would make a cut stream look complete.
             Some(EndReason::Grace | EndReason::IdleTimeout | EndReason::HalfOpenTimeout) => self.cut,
             Some(EndReason::Incomplete | EndReason::BadResponse(_) | EndReason::Refused(_)) => {
@@ -88,6 +92,11 @@ impl Session {
 
     /// The only way to `Closed`. The first cause wins.
     pub(super) fn finish(&mut self, reason: EndReason) {
+        let reason = match (reason, self.vanished) {
+            (EndReason::ClientReset, Some(Side::Client)) => EndReason::ClientVanished,
+            (EndReason::UpstreamReset, Some(Side::Upstream)) => EndReason::UpstreamVanished,
+            (reason, _) => reason,
+        };
         self.end.get_or_insert(reason);
         let is_cut = |half: &Half| !half.is_empty() || half.sink == Sink::Broken;
         let is_tunnel = matches!(self.state, State::Tunneling);

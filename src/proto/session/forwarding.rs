@@ -8,7 +8,7 @@ use super::{Answer, EndReason, Exchange, Outcome, Policy, Session, Side, State, 
 use crate::proto::body::{Body, End};
 use crate::proto::fields::Persistence;
 use crate::proto::pool::Origin;
-use crate::proto::relay::{Ready, Sink, Source, source_after};
+use crate::proto::relay::{Ready, Sink, Source, Supply, source_after};
 use crate::proto::reply::{ConnectionHeader, Refusal};
 use crate::proto::scan::Scan;
 use crate::proto::tick::Tick;
@@ -85,15 +85,18 @@ impl Session {
     /// Something came over the upstream before a byte of the request went out: what it is must be known first. What comes later
     /// cannot be told from an answer.
     fn speaks_unasked(&self, http: &Http) -> bool {
-        http.is_unsent() && self.upstream_ready.readable && self.up.sink == Sink::Open && !self.down.starved
+        http.is_unsent()
+            && self.upstream_ready.readable
+            && self.up.sink == Sink::Open
+            && !self.down.is_starved()
     }
 
     fn reads_request(&self, http: &Http) -> bool {
-        http.wants_request(self.up.sink) && !self.up.starved
+        http.wants_request(self.up.sink) && !self.up.is_starved()
     }
 
     fn reads_response(&self, http: &Http) -> bool {
-        http.wants_response(self.up.sink) && !self.down.starved
+        http.wants_response(self.up.sink) && !self.down.is_starved()
     }
 
     /// Said once more for [`Session::may_wait`], from what is wanted and not from how steps are chosen.
@@ -105,7 +108,7 @@ impl Session {
         let reads_up = self.reads_request(http) && client.readable;
         let reads_down = self.reads_response(http) && upstream.readable;
         let listens =
-            http.is_unsent() && upstream.readable && self.up.sink == Sink::Open && !self.down.starved;
+            http.is_unsent() && upstream.readable && self.up.sink == Sink::Open && !self.down.is_starved();
         let moves = writes_up || writes_down || reads_up || reads_down || listens;
         !moves && !http.is_delivered() && !client.error && !upstream.error
     }
@@ -154,7 +157,7 @@ impl Session {
                 }
             }
             Outcome::Blocked => self.client_ready.readable = false,
-            Outcome::NoStorage => self.up.starved = true,
+            Outcome::NoStorage => self.up.supply = Supply::Starved,
             // The answer has begun without the rest of the request, and goes on without it.
             // Its end is met once more behind the answer.
             Outcome::Eof if !self.awaits_response() => self.up.sink = Sink::Broken,
@@ -178,7 +181,7 @@ impl Session {
         }
         match outcome {
             Outcome::Moved(_) if http.is_unsent() && self.up.sink == Sink::Open => match http.retry {
-                Retry::Once => self.retry(now, policy),
+                Retry::Once | Retry::Unsent => self.retry(now, policy),
                 Retry::Never | Retry::IfReused => {
                     let details = "the destination sent something before it was asked";
                     self.refuse(Refusal::BadResponse(details), now, policy);
@@ -192,7 +195,7 @@ impl Session {
                 self.down.read(count, offered, &mut self.upstream_ready);
             }
             Outcome::Blocked => self.upstream_ready.readable = false,
-            Outcome::NoStorage => self.down.starved = true,
+            Outcome::NoStorage => self.down.supply = Supply::Starved,
             Outcome::Eof => self.upstream_ended(now, policy),
             Outcome::Failed(failure) => {
                 if source_after(failure) == Source::Reset {
@@ -225,11 +228,14 @@ impl Session {
                 self.up.moved += count as u64;
                 let short = !http.short_head().is_empty();
                 http.head_unsent = http.head_unsent.saturating_sub(count);
+                if http.retry == Retry::Unsent {
+                    http.retry = Retry::Never;
+                }
                 if !short {
                     http.cleared_up -= count;
                     match http.retry {
                         Retry::Once => http.held += count,
-                        Retry::Never | Retry::IfReused => self.up.ring.drained(count),
+                        Retry::Never | Retry::IfReused | Retry::Unsent => self.up.ring.drained(count),
                     }
                 }
             }
@@ -321,7 +327,9 @@ impl Session {
             None => EndReason::Incomplete,
         };
         match &mut http.answering {
-            Answering::Head(_) if http.retry == Retry::Once => self.retry(now, policy),
+            Answering::Head(_) if matches!(http.retry, Retry::Once | Retry::Unsent) => {
+                self.retry(now, policy)
+            }
             Answering::Head(_) => self.refuse(Refusal::ResponseIncomplete, now, policy),
             Answering::Body(body) => {
                 http.answering = match (body.end(), self.reset) {

@@ -81,6 +81,8 @@ pub(super) enum Retry {
     IfReused,
     /// It goes over a connection that was used before, which may have died meanwhile.
     Once,
+    /// The same for one that is not to be sent twice: as long as no byte of it has been.
+    Unsent,
 }
 
 /// An address that a client may reach for its target, and the rule that said so. Until the exchange is over, the rule
@@ -406,9 +408,10 @@ impl Session {
         self.upstream_ready = Ready { writable: true, ..Ready::default() };
         if let Some(http) = &mut self.http {
             http.origin = Some(origin);
-            if http.retry == Retry::IfReused {
-                http.retry = Retry::Once;
-            }
+            http.retry = match http.retry {
+                Retry::IfReused | Retry::Once => Retry::Once,
+                Retry::Never | Retry::Unsent => Retry::Unsent,
+            };
         }
         self.start_forwarding(now, policy);
     }
@@ -438,13 +441,14 @@ impl Session {
         http.cleared_up += std::mem::take(&mut http.held);
         http.head_unsent = http.head_bytes;
         self.upstream_ready = Ready::default();
-        self.reset = None;
+        (self.reset, self.vanished) = (None, None);
         self.resolve(now, policy);
     }
 
     /// The exchange is over and its access line is written: the next one, if the client has begun it already.
     pub(super) fn next_exchange(&mut self, now: Tick, policy: &Policy) {
-        (self.end, self.status, self.refusal, self.reset) = (None, None, None, None);
+        (self.end, self.status, self.refusal) = (None, None, None);
+        (self.reset, self.vanished) = (None, None);
         // Rules for a completed name would speak for whatever is asked for next.
         (self.via, self.dns_ms, self.dial_ms, self.aside) = (None, None, None, None);
         (self.up.moved, self.down.moved) = (0, 0);

@@ -26,8 +26,13 @@ pub(super) struct Aside {
 impl Session {
     pub(super) fn head_read(&mut self, outcome: Outcome, now: Tick, policy: &Policy) {
         let came = matches!(outcome, Outcome::Moved(_) | Outcome::NoStorage);
-        if came && matches!(self.state, State::Idle) && self.http.is_some() {
-            self.begin_head(now, policy);
+        if came && matches!(self.state, State::Idle) {
+            if self.http.is_some() {
+                self.begin_head(now, policy);
+            } else {
+                // A drain may have left less to a connection without a request; this one has one now.
+                self.deadline = self.started.after(policy.timeouts.head_ms);
+            }
         }
         match outcome {
             Outcome::Moved(count) => {

@@ -11,7 +11,7 @@ use crate::proto::eyeballs::{ATTEMPT_DELAY_MS, RESOLUTION_DELAY_MS};
 use crate::proto::failure::Failure;
 use crate::proto::lookup::Families;
 use crate::proto::pool::Origin;
-use crate::proto::ring::Pool;
+use crate::proto::ring::{Pool, SMALL_RING_BYTES};
 use crate::proto::rules::{DefaultAction, Ports, Rule, RuleSet, Rules, parse_net};
 
 const HEAD: &[u8] = b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n\r\n";
@@ -60,7 +60,8 @@ impl Script {
         Script {
             session,
             policy,
-            pool: Pool::with_ceiling(8 << 20),
+            // Not enough for wide rings.
+            pool: Pool::with_ceiling(16 * RING_BYTES as u64),
             now: Tick(0),
             lines: Vec::new(),
             upstream: Upstream::None,
@@ -158,9 +159,7 @@ impl Script {
 
     /// How many bytes can be read from that side at once.
     fn room(&mut self, side: Side) -> usize {
-        if self.session.fill_slice(side).is_empty() {
-            assert!(self.session.attach(side, self.pool.lend().unwrap()).is_none());
-        }
+        assert!(self.session.borrow_storage(side, &mut self.pool));
         self.session.fill_slice(side).len()
     }
 
@@ -197,9 +196,7 @@ impl Script {
         if !self.session.wants_upstream() {
             self.upstream = Upstream::None;
         }
-        while let Some(storage) = self.session.detach() {
-            self.pool.give_back(storage);
-        }
+        self.session.return_storage(&mut self.pool);
     }
 
     /// Lets the deadline pass, which must be of that kind and in so many milliseconds.
@@ -258,9 +255,7 @@ impl Script {
         }
         assert_eq!(self.session.step(), Step::End(reason));
         assert_eq!(self.lines, lines);
-        while let Some(storage) = self.session.detach() {
-            self.pool.give_back(storage);
-        }
+        self.session.return_storage(&mut self.pool);
         assert_eq!(self.pool.lent(), 0, "storage was kept");
         assert!(!self.session.holds_pipe(Side::Client) && !self.session.holds_pipe(Side::Upstream));
         assert_eq!(self.session.deadline(), None);
@@ -873,6 +868,96 @@ fn tunneling_client_reset() {
 }
 
 #[test]
+fn tunneling_a_side_vanishes() {
+    for failure in [Failure::TimedOut, Failure::Unreachable] {
+        let mut script = Script::tunneling();
+        script.event(Side::Client, BROKEN);
+        script.does(Step::Read(Side::Client), Outcome::Failed(failure));
+        script.ends(EndReason::ClientVanished);
+        assert_eq!(script.resets(), (false, true));
+
+        let mut script = Script::tunneling();
+        script.event(Side::Upstream, BROKEN);
+        script.does(Step::Read(Side::Upstream), Outcome::Failed(failure));
+        script.ends(EndReason::UpstreamVanished);
+        assert_eq!(script.resets(), (true, false));
+    }
+}
+
+#[test]
+fn tunneling_the_client_vanishes_with_bytes_for_it() {
+    let mut script = Script::tunneling();
+    script.event(Side::Upstream, READABLE);
+    script.read(Side::Upstream, b"nobody takes this");
+    script.does(Step::Write(Side::Client), Outcome::Blocked);
+    script.waits();
+    script.event(Side::Client, BROKEN);
+    script.does(Step::Write(Side::Client), Outcome::Failed(Failure::TimedOut));
+    script.does(Step::Read(Side::Client), Outcome::Eof);
+    script.ends(EndReason::ClientVanished);
+}
+
+#[test]
+fn tunneling_storage_is_scarce() {
+    let mut script = Script::tunneling();
+    let lent: Vec<_> = (0..8).map(|_| script.pool.lend().unwrap()).collect();
+    script.event(Side::Upstream, READABLE);
+    assert_eq!(script.room(Side::Upstream), SMALL_RING_BYTES);
+    script.read(Side::Upstream, &[7; SMALL_RING_BYTES]);
+    script.writes(Side::Client, &[7; SMALL_RING_BYTES]);
+    script.does(Step::Read(Side::Upstream), Outcome::Blocked);
+    script.waits();
+    for storage in lent {
+        script.pool.give_back(storage);
+    }
+    assert_eq!((script.room(Side::Upstream), script.pool.lent()), (RING_BYTES, 1));
+}
+
+#[test]
+fn reading_head_storage_is_scarce() {
+    let mut script = Script::new();
+    script.read(Side::Client, &HEAD[..HEAD.len() - 1]);
+    script.waits();
+    script.session.tighten(&mut script.pool);
+    let small: Vec<_> = (0..15).map(|_| script.pool.lend_small().unwrap()).collect();
+    assert_eq!(script.pool.lent(), 1, "it holds a sixteenth of a ring");
+    script.event(Side::Client, READABLE);
+    script.read(Side::Client, &HEAD[HEAD.len() - 1..]);
+    script.does(Step::Resolve, Outcome::Done);
+    assert_eq!(script.session.target().unwrap().to_string(), "origin.test:443");
+    script.waits();
+    for storage in small {
+        script.pool.give_back(storage);
+    }
+    assert_eq!(script.pool.lent(), 0);
+}
+
+#[test]
+fn resolving_asks_again() {
+    let mut script = Script::resolving();
+    script.waits();
+    script.session.ask_again();
+    script.does(Step::Resolve, Outcome::Done);
+    script.resolved(&[PUBLIC]);
+    script.does(dial(PUBLIC), Outcome::Done);
+    // Nothing to ask about any more.
+    script.session.ask_again();
+    script.waits();
+}
+
+#[test]
+fn idle_drain_and_then_the_first_bytes() {
+    let mut script = Script::new();
+    script.does(Step::Read(Side::Client), Outcome::Blocked);
+    script.session.on_drain(Tick(3_000));
+    assert_eq!(script.session.deadline(), Some((Kind::Head, Tick(4_000))));
+    script.now = Tick(3_500);
+    script.event(Side::Client, READABLE);
+    script.read(Side::Client, b"C");
+    assert_eq!(script.session.deadline(), Some((Kind::Head, Tick(10_000))), "it has asked");
+}
+
+#[test]
 fn tunneling_upstream_reset() {
     let mut script = Script::tunneling();
     script.event(Side::Upstream, BROKEN);
@@ -1092,9 +1177,7 @@ fn tunneling_holds_nothing_when_idle() {
     script.does(Step::ConfirmDial(0), Outcome::Done);
     script.writes(Side::Client, ESTABLISHED);
     assert!(script.session.aside.is_none() && script.session.http.is_none());
-    while let Some(storage) = script.session.detach() {
-        script.pool.give_back(storage);
-    }
+    script.session.return_storage(&mut script.pool);
     assert_eq!(script.pool.lent(), 0);
 }
 

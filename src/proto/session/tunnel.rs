@@ -1,7 +1,7 @@
 //! The tunnel: two halves that take turns, and when it is over.
 
 use super::{EndReason, Outcome, Policy, Session, Side, State, Step};
-use crate::proto::relay::{Half, Move, Ready, Sink, Source, source_after};
+use crate::proto::relay::{Half, Move, Ready, Sink, Source, Supply, source_after};
 use crate::proto::tick::Tick;
 
 impl Session {
@@ -88,7 +88,7 @@ impl Session {
                 half.weigh(count);
             }
             Outcome::Blocked => ready.readable = false,
-            Outcome::NoStorage => half.starved = true,
+            Outcome::NoStorage => half.supply = Supply::Starved,
             // Perhaps behind a reset: the kernel tells an error once (kernel fact
             // `a_reset_is_told_once_then_looks_like_end_of_file`). Whoever met it, a write or `TakeError`, has broken the
             // sink towards that side, and `relay_moved` goes by that.

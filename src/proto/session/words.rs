@@ -185,6 +185,10 @@ pub enum EndReason {
     ClientReset,
     /// The upstream reset the connection, or closed it while bytes for it were under way.
     UpstreamReset,
+    /// The client's machine, or the way to it, is gone: it has not answered the kernel for minutes.
+    ClientVanished,
+    /// The same of the upstream.
+    UpstreamVanished,
     /// `--idle-timeout`.
     IdleTimeout,
     /// `--half-open-timeout`.
@@ -206,6 +210,8 @@ impl EndReason {
             EndReason::BadResponse(_) => "http_protocol_error",
             EndReason::ClientReset => "client_reset",
             EndReason::UpstreamReset => "upstream_reset",
+            EndReason::ClientVanished => "client_vanished",
+            EndReason::UpstreamVanished => "upstream_vanished",
             EndReason::IdleTimeout => "idle_timeout",
             EndReason::HalfOpenTimeout => "half_open_timeout",
             EndReason::Grace => "grace",

@@ -1,6 +1,6 @@
 //! Taking connections from the listeners' queues, and telling those that cannot be served why.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mio::Token;
 use mio::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use crate::proto::rules::CLIENT_RULE;
 use crate::proto::session::{Session, Side, Step};
 use crate::proto::tick::Tick;
 use crate::sys::accept::{self, Accepted};
-use crate::sys::shared::{Admission, Phase};
+use crate::sys::shared::{Admission, Phase, Short};
 use crate::sys::sockets::Sockets;
 use crate::sys::stream;
 
@@ -51,8 +51,35 @@ impl Listener {
     }
 }
 
+/// Other loops are given so long to find a place for a client beyond the limit of sessions.
+const HOLD_MS: u64 = 10;
+
+/// A client that has no place yet. While there is one, the others stay in the kernel's queue.
+#[derive(Debug)]
+pub(super) struct Held {
+    client: TcpStream,
+    address: SocketAddr,
+    due: Tick,
+}
+
+impl Held {
+    pub(super) fn due(&self) -> Tick {
+        self.due
+    }
+}
+
+/// Whether a client without a place may be held until other loops have looked for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OrHold {
+    Yes,
+    No,
+}
+
 impl EventLoop {
     pub(super) fn accept(&mut self) {
+        if let Some(held) = self.held.take_if(|held| held.due <= self.now) {
+            self.admit(held.client, held.address, OrHold::No);
+        }
         match self.accept_resumes {
             Some(due) if due > self.now => return,
             Some(_) | None => {}
@@ -71,8 +98,11 @@ impl EventLoop {
 
     pub(super) fn accept_from(&mut self, index: usize) {
         for _ in 0..ACCEPT_BURST {
+            if self.held.is_some() {
+                return;
+            }
             match accept::accept(&self.listeners[index].socket) {
-                Accepted::Connection(client, address) => self.admit(client, address),
+                Accepted::Connection(client, address) => self.admit(client, address, OrHold::Yes),
                 Accepted::Gone => {}
                 Accepted::Empty => {
                     self.listeners[index].ready = false;
@@ -84,8 +114,9 @@ impl EventLoop {
                 }
                 Accepted::Exhausted(error) => {
                     // Who is served comes before who may be served faster.
-                    self.upstreams.close_idle();
-                    self.pipes.give_way(self.now);
+                    if self.free_descriptors() {
+                        continue;
+                    }
                     if self.accept_resumes.is_none() {
                         log::warn!("not accepting connections: {error}; those that run go on");
                     }
@@ -96,17 +127,30 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn admit(&mut self, mut client: TcpStream, address: SocketAddr) {
-        let policy = &self.policy;
-        let refusal = if policy.rules.client_may(address.ip()) {
-            match self.shared.admit(address.ip()) {
-                Admission::Granted => None,
-                Admission::Full => Some((Refusal::SessionLimit, None)),
-                Admission::ClientFull => Some((Refusal::ClientSessionLimit, None)),
+    /// At the limit of sessions an idle client makes room: one of this loop, or else of another one.
+    fn place(&mut self, client: IpAddr) -> Admission {
+        let admission = self.shared.admit(client);
+        if admission == Admission::Full && self.give_up_idle_client() {
+            return self.shared.admit(client);
+        }
+        admission
+    }
+
+    pub(super) fn admit(&mut self, mut client: TcpStream, address: SocketAddr, or_hold: OrHold) {
+        let refusal = if self.policy.rules.client_may(address.ip()) {
+            match (self.place(address.ip()), or_hold) {
+                (Admission::Granted, _) => None,
+                (Admission::Full, OrHold::Yes) if self.ask_others(Short::Sessions) => {
+                    self.held = Some(Held { client, address, due: self.now.after(HOLD_MS) });
+                    return;
+                }
+                (Admission::Full, OrHold::Yes | OrHold::No) => Some((Refusal::SessionLimit, None)),
+                (Admission::ClientFull, _) => Some((Refusal::ClientSessionLimit, None)),
             }
         } else {
             Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE)))
         };
+        let policy = &self.policy;
         let counted = refusal.is_none();
         let mut session = match refusal {
             None => Session::new(address, self.now, policy),

@@ -13,6 +13,7 @@ impl EventLoop {
                 Message::ReopenLog => self.access_log.reopen(),
                 Message::Names(config) => self.names.reconfigure(*config),
                 Message::Login { tag, users, judged } => self.on_judged(tag, &users, judged),
+                Message::GiveWay(short) => self.give_way(short),
                 Message::Settings(settings) => self.follow(*settings),
             }
         }
@@ -75,7 +76,7 @@ impl EventLoop {
     pub(super) fn is_drained(&self) -> bool {
         match self.phase {
             Phase::Running => false,
-            Phase::Draining => self.listeners.is_empty() && self.sessions.is_empty(),
+            Phase::Draining => self.listeners.is_empty() && self.held.is_none() && self.sessions.is_empty(),
             Phase::Quitting => true,
         }
     }

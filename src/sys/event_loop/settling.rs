@@ -1,6 +1,6 @@
 //! What is released and rearranged behind the sessions' runs: storage, pipes, sockets, deadlines, and the sessions that have ended.
 
-use super::{EVENTS, EventLoop};
+use super::EventLoop;
 use crate::sys::shared::Phase;
 
 impl EventLoop {
@@ -9,10 +9,9 @@ impl EventLoop {
         let Some(entry) = self.sessions.get_mut(key) else { return };
         if self.pool.is_scarce() {
             entry.session.spare_storage();
+            entry.session.tighten(&mut self.pool);
         }
-        while let Some(storage) = entry.session.detach() {
-            self.pool.give_back(storage);
-        }
+        entry.session.return_storage(&mut self.pool);
         self.pipes.settle(key, |side| entry.session.holds_pipe(side), &mut self.pool, self.now);
         if !entry.session.wants_upstream() {
             entry.sockets.drop_upstream();
@@ -37,7 +36,10 @@ impl EventLoop {
         while let Some(key) = self.deadlines.pop_due(self.now) {
             let Some(entry) = self.sessions.get_mut(key) else { continue };
             match entry.session.deadline() {
-                Some((_, due)) if due > self.now => self.deadlines.set(key, due),
+                Some((_, due)) if due > self.now => {
+                    self.deadlines.set(key, due);
+                    entry.sockets.watch_over_upstream();
+                }
                 Some(_) | None => {
                     entry.session.on_deadline(self.now, &self.policy);
                     self.queue(key);
@@ -49,37 +51,10 @@ impl EventLoop {
         }
     }
 
-    /// Storage may have come back: as many of those who wait for it as can have some are woken, in their order. The last
-    /// thing in a turn, behind everything that gives storage back.
-    pub(super) fn feed_starved(&mut self) {
-        let mut woken = 0;
-        while woken < self.pool.free() {
-            let Some(key) = self.starved.pop_front() else { return };
-            if self.end_starving(key) {
-                woken += 1;
-            }
-        }
-        // Sessions that have ended meanwhile leave their keys behind; they must not pile up while nothing comes back.
-        if self.starved.len() > 2 * self.sessions.len() + EVENTS {
-            self.starved.retain(|&key| self.sessions.get(key).is_some_and(|entry| entry.starved));
-        }
-    }
-
-    /// Whether it was starving: an old key may be in other hands by now.
-    fn end_starving(&mut self, key: usize) -> bool {
-        let Some(entry) = self.sessions.get_mut(key).filter(|entry| entry.starved) else { return false };
-        entry.starved = false;
-        entry.session.on_storage();
-        self.queue(key);
-        true
-    }
-
     pub(super) fn free_ended(&mut self) {
         while let Some(key) = self.ended.pop() {
             let Some(mut entry) = self.sessions.try_remove(key) else { continue };
-            while let Some(storage) = entry.session.detach() {
-                self.pool.give_back(storage);
-            }
+            entry.session.return_storage(&mut self.pool);
             self.pipes.settle(key, |side| entry.session.holds_pipe(side), &mut self.pool, self.now);
             if entry.looking_up {
                 self.names.cancel(key);

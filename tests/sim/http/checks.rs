@@ -103,9 +103,8 @@ impl World {
             return assert!(is_over, "no state without a deadline: {:?}", entry.session);
         };
         assert!(self.deadlines.get(key).is_some_and(|queued| queued <= due), "the deadline is not queued");
-        assert!(entry.lent <= 2);
         if kind == DeadlineKind::KeepAlive && entry.session.step() == Step::Wait {
-            assert_eq!(entry.lent, 0, "storage is kept between two requests");
+            assert!(!entry.session.holds_storage(), "storage is kept between two requests");
             assert!(entry.upstream.is_none(), "an upstream is kept between two requests");
         }
     }

@@ -161,17 +161,7 @@ impl World {
         if self.plot == Plot::Scarce && self.random.one_in(6) {
             return false;
         }
-        let lent = match side {
-            Side::Client => self.storage.lend(),
-            Side::Upstream => self.storage.lend_wide(),
-        };
-        let Some(storage) = lent else { return false };
-        let entry = &mut self.entries[key];
-        match entry.session.attach(side, storage) {
-            Some(unneeded) => self.storage.give_back(unneeded),
-            None => entry.lent += 1,
-        }
-        true
+        self.entries[key].session.borrow_storage(side, &mut self.storage)
     }
 
     fn log_in(&mut self, key: usize) -> Option<Outcome> {
@@ -217,11 +207,9 @@ impl World {
         let entry = &mut self.entries[key];
         if self.storage.is_scarce() {
             entry.session.spare_storage();
+            entry.session.tighten(&mut self.storage);
         }
-        while let Some(storage) = entry.session.detach() {
-            self.storage.give_back(storage);
-            entry.lent -= 1;
-        }
+        entry.session.return_storage(&mut self.storage);
         if !entry.session.wants_upstream() {
             self.drop_upstream(key);
         }
@@ -244,10 +232,7 @@ impl World {
     /// The session is over: its sockets are closed, as it says.
     fn free(&mut self, key: usize, reason: EndReason) {
         let entry = &mut self.entries[key];
-        while let Some(storage) = entry.session.detach() {
-            self.storage.give_back(storage);
-            entry.lent -= 1;
-        }
+        entry.session.return_storage(&mut self.storage);
         entry.ended = true;
         entry.lookup.clear();
         entry.login = None;

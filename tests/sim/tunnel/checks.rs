@@ -10,9 +10,7 @@ impl World {
         let greeted = self.client.received.len() + self.client.outbox.len() >= ESTABLISHED.len();
         self.greeting_owed = !greeted && !self.client.dead;
         // The last turn of a real loop delivers nothing any more, but takes the storage back.
-        while let Some(storage) = self.session.detach() {
-            self.pool.give_back(storage);
-        }
+        self.session.return_storage(&mut self.pool);
         self.settle_pipes();
         if self.plot != Plot::NoStorageAtStart {
             assert_eq!(self.pool.lent(), 0, "storage was kept");

@@ -9,9 +9,7 @@ const BEFORE: u64 = 8 * RING_BYTES as u64;
 fn bulk_goes_through_a_pipe_in_either_direction() {
     for side in [Side::Client, Side::Upstream] {
         let mut script = Script::bulk(side);
-        while let Some(storage) = script.session.detach() {
-            script.pool.give_back(storage);
-        }
+        script.session.return_storage(&mut script.pool);
         script.does(Step::Fill(side), Outcome::Moved(200_000));
         assert!(script.session.holds_pipe(side) && !script.session.holds_pipe(side.other()));
         script.does(Step::Drain(side.other()), Outcome::Moved(200_000));

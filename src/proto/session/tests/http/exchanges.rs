@@ -62,6 +62,23 @@ fn idle_next_request_in_pieces() {
 }
 
 #[test]
+fn idle_is_given_up_for_another_client() {
+    let mut script = Script::new();
+    assert_eq!(script.session.idle_until(), None, "it has only just come");
+    script.read(Side::Client, &GET[..5]);
+    assert_eq!(script.session.idle_until(), None);
+    let mut script = Script::kept();
+    assert_eq!(script.session.idle_until(), Some(script.now.after(60_000)));
+    script.event(Side::Client, READABLE);
+    assert_eq!(script.session.idle_until(), None, "it may have asked");
+    script.does(Step::Read(Side::Client), Outcome::Blocked);
+    assert_eq!(script.session.idle_until(), Some(script.now.after(60_000)));
+    script.session.give_up();
+    script.ends_after(EndReason::Unused, &["done"]);
+    assert_eq!(script.resets(), (false, false));
+}
+
+#[test]
 fn idle_rumour() {
     let mut script = Script::kept();
     script.event(Side::Client, Ready { readable: true, ..WRITABLE });

@@ -417,6 +417,34 @@ fn forwarding_long_head_is_sent_once_more() {
     script.leaves(&["done", "done", "done"]);
 }
 
+/// No byte of it was sent: it is asked for the first time.
+#[test]
+fn forwarding_post_over_a_connection_that_is_over_already() {
+    let hello = "Content-Length: 5\r\n";
+    for how in [Outcome::Eof, Outcome::Failed(Failure::Reset), Outcome::Moved(1)] {
+        let mut script = Script::reusing(&post(hello, "hello"));
+        script.event(Side::Upstream, READABLE);
+        assert!(script.room(Side::Upstream) > 0);
+        script.does(Step::Read(Side::Upstream), how);
+        script.connects();
+        script.writes(Side::Upstream, &posted(hello, "hello"));
+        script.answers(OK, TOLD);
+        script.parks();
+        script.idles();
+        script.leaves(&["done", "done"]);
+    }
+}
+
+#[test]
+fn forwarding_post_is_sent_in_part_and_not_again() {
+    let mut script = Script::reusing(&post("Content-Length: 5\r\n", "hello"));
+    script.does(Step::Write(Side::Upstream), Outcome::Moved(1));
+    script.event(Side::Upstream, CLOSED);
+    script.does(Step::Write(Side::Upstream), Outcome::Failed(Failure::BrokenPipe));
+    script.does(Step::Read(Side::Upstream), Outcome::Eof);
+    script.tells(502, "http_response_incomplete", KEEPS);
+}
+
 #[test]
 fn forwarding_long_head_is_given_up_with_the_first_byte() {
     let long = "y".repeat(3 * 1024);
