@@ -41,9 +41,9 @@ BUGS = [
     ),
     (
         "who waits for storage is told for one direction only",
-        "src/proto/session.rs",
-        "self.down.starved = false;",
-        "",
+        "src/proto/session/storage.rs",
+        "for half in [&mut self.up, &mut self.down] {\n            if half.is_starved() {",
+        "for half in [&mut self.up] {\n            if half.is_starved() {",
     ),
     (
         "an address is dialed without being judged",
@@ -131,7 +131,7 @@ BUGS = [
     ),
     (
         "storage is kept at the end",
-        "src/proto/session.rs",
+        "src/proto/session/storage.rs",
         "half.clear();",
         "",
     ),
@@ -233,8 +233,8 @@ HTTP_BUGS = [
     (
         "a dead idle connection costs its request",
         "src/proto/session/forwarding.rs",
-        "Answering::Head(_) if matches!(http.retry, Retry::Once | Retry::Unsent) => self.retry(now, policy),",
-        "",
+        "matches!(http.retry, Retry::Once | Retry::Unsent)",
+        "false",
     ),
     (
         "of a long head that is sent once more, nothing is left",
