@@ -419,9 +419,129 @@ HTTP_BUGS = [
     ),
 ]
 
+# A client that ends in the middle of its request and of the answer to it.
+HASTY_BUGS = [
+    (
+        "who is met by the end of a client keeps it to himself",
+        "src/proto/session/forwarding.rs",
+        "Outcome::Eof if !self.awaits_response() => self.up.sink = Sink::Broken,",
+        "Outcome::Eof if !self.awaits_response() => {\n"
+        "                (self.up.sink, self.client_ready.readable) = (Sink::Broken, false);\n            }",
+    ),
+]
+
+# Names.
+NAME_BUGS = [
+    (
+        "who asks after a flush is told what was asked before it",
+        "src/proto/resolver.rs",
+        "        self.by_name.clear();\n",
+        "",
+    ),
+    (
+        "who has left is answered",
+        "src/proto/resolver.rs",
+        "        self.answers.retain(|(asker, _)| *asker != who);\n",
+        "",
+    ),
+    (
+        "what is out of date is still believed",
+        "src/proto/cache.rs",
+        "let fresh = |answer: &'_ Answer| now < answer.expires;",
+        "let fresh = |answer: &'_ Answer| now < answer.expires.after(1_000);",
+    ),
+    (
+        "other nameservers leave the cache as it is",
+        "src/proto/resolver.rs",
+        "let same_answers = new.nameservers == old.nameservers",
+        "let same_answers = new.nameservers.len() == old.nameservers.len()",
+    ),
+    (
+        "an answer under another id is believed",
+        "src/proto/dns.rs",
+        "if header.id != id || !header.is_response {",
+        "if !header.is_response {",
+    ),
+    (
+        "the next name of the search list has the tries that the last one has left",
+        "src/proto/lookup.rs",
+        "        self.tries = 0;\n        self.pause = false;",
+        "        self.pause = false;",
+    ),
+    (
+        "one family waits for the other",
+        "src/proto/resolver.rs",
+        "        if lookup.is_waiting() {\n            self.deliver(at);",
+        "        if lookup.is_waiting() {",
+    ),
+    (
+        "there is always room for one more answer over TCP",
+        "src/proto/resolver/asking.rs",
+        ".sum::<usize>() >= MAX_TCP {",
+        ".sum::<usize>() > MAX_TCP {",
+    ),
+    (
+        "a socket that nobody waits on stays open",
+        "src/proto/resolver.rs",
+        "        for (slot, open) in lookup.open.iter_mut().enumerate() {\n            if std::mem::take(open) {",
+        "        for (slot, open) in lookup.open.iter_mut().enumerate() {\n            if slot > 0 && std::mem::take(open) {",
+    ),
+]
+
+# Limits, credentials, idle connections and new settings.
+CROWD_BUGS = [
+    (
+        "an address that is not dialed yet is not judged by new rules",
+        "src/proto/session.rs",
+        "            eyeballs.judge_anew();",
+        "            let _ = eyeballs;",
+    ),
+    (
+        "what the last request has proven holds under new rules",
+        "src/proto/session.rs",
+        "(Some(http), State::Idle | State::ReadingHead(_)) => http.forget_proof(),",
+        "(Some(_), State::Idle | State::ReadingHead(_)) => {}",
+    ),
+    (
+        "a connection that was dialed under other rules is kept",
+        "src/proto/session/forwarding.rs",
+        "            && !http.outdated\n",
+        "",
+    ),
+    (
+        "there is always room for one connection more to one origin",
+        "src/proto/pool.rs",
+        ".count() >= self.limits.per_origin {",
+        ".count() > self.limits.per_origin {",
+    ),
+    (
+        "a place that the whole proxy has not is taken from the client",
+        "src/sys/shared.rs",
+        "        self.leave(client);\n        Admission::Full",
+        "        self.sessions.fetch_sub(1, Ordering::Relaxed);\n        Admission::Full",
+    ),
+    (
+        "users who are not in the new file are still known",
+        "src/proto/logins.rs",
+        "            set.retain(|entry| entry.user.as_ref().is_some_and(|user| new.keeps(old, user)));",
+        "            set.retain(|entry| entry.user.is_some());",
+    ),
+    (
+        "credentials that nobody waits for any more keep their place",
+        "src/proto/login_queue.rs",
+        "            if waiting.askers.is_empty() && waiting.basic.is_some() {",
+        "            if waiting.askers.is_empty() && waiting.basic.is_none() {",
+    ),
+]
 
 # Of the simulation's worlds.
-TUNNELS, EXCHANGES = "every_tunnel_ends_as_it_must", "every_exchange_ends_as_it_must"
+WORLDS = {
+    "every_tunnel_ends_as_it_must": BUGS,
+    "every_exchange_ends_as_it_must": HTTP_BUGS,
+    "every_end_in_the_middle_ends_as_it_must": HASTY_BUGS,
+    "every_name_is_answered_as_it_must": NAME_BUGS,
+    "every_crowd_is_served_as_it_must": CROWD_BUGS,
+}
 
 
 def run_simulation(tree, target, world):
@@ -433,7 +553,7 @@ def run_simulation(tree, target, world):
 def check_places():
     """Each bug must have its one place, or it proves nothing."""
     lost = 0
-    for what, path, right, _ in BUGS + HTTP_BUGS:
+    for what, path, right, _ in [bug for bugs in WORLDS.values() for bug in bugs]:
         count = (ROOT / path).read_text().count(right)
         if count != 1:
             print(f"error: {path} has {count} places for the bug {what!r}, must be one: {right!r}")
@@ -460,12 +580,12 @@ def main():
                 shutil.copytree(source, tree / name, copy_function=shutil.copy)
             else:
                 shutil.copy(source, tree / name)
-        for world in [TUNNELS, EXCHANGES]:
+        for world in WORLDS:
             clean = run_simulation(tree, target, world)
             if clean.returncode != 0:
                 sys.exit(f"error: {world} fails without any bug planted\n{clean.stdout}{clean.stderr}")
         missed = 0
-        bugs = [(TUNNELS, *bug) for bug in BUGS] + [(EXCHANGES, *bug) for bug in HTTP_BUGS]
+        bugs = [(world, *bug) for world, bugs in WORLDS.items() for bug in bugs]
         for world, what, path, right, wrong in bugs:
             file = plant(tree, path, right, wrong)
             result = run_simulation(tree, target, world)

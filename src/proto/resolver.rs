@@ -472,13 +472,15 @@ impl Resolver {
             Some(_) | None => error,
         };
         let more_names = lookup.name_index + 1 < lookup.names.len();
-        if !(servers_speak && more_names && now < lookup.deadline) {
-            self.finish(at, Err(error), now);
+        if servers_speak && more_names && now < lookup.deadline {
+            lookup.start_next_name(error);
+            self.fill_in(at, now);
+            self.settle(at, now, ids);
             return;
         }
-        lookup.start_next_name(error);
-        self.fill_in(at, now);
-        self.settle(at, now, ids);
+        // No time is left for the other names, and one of them may be there.
+        let error = if servers_speak && more_names { more_telling(error, self.error(at)) } else { error };
+        self.finish(at, Err(error), now);
     }
 
     fn error(&self, at: usize) -> ResolveError {

@@ -9,6 +9,8 @@ mod plan;
 mod reader;
 mod upstreams;
 
+pub(crate) use plan::content;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -60,7 +62,23 @@ pub(super) const MUST_BE_SEEN: &[&str] = &[
 ];
 
 pub(super) fn run(seed: u64, traced: bool) -> Seen {
-    let mut world = World::new(seed);
+    run_world(World::new(seed, Clients::Any), traced)
+}
+
+/// What takes a client's end that comes in the middle of its request and of the answer to it.
+pub(super) fn run_hasty(seed: u64, traced: bool) -> Seen {
+    run_world(World::new(seed, Clients::Hasty), traced)
+}
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    Any,
+    /// They are answered before they have sent the body, and end at once.
+    Hasty,
+}
+
+fn run_world(mut world: World, traced: bool) -> Seen {
     world.traced = traced;
     world.run();
     world.seen
@@ -157,9 +175,11 @@ const DENIED_TO_SECOND: [&str; 3] = ["203.0.114.1", "203.0.114.17", "203.0.114.2
 const DENIED_TO_BOB: [&str; 2] = ["203.0.114.2", "203.0.114.18"];
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, who: Clients) -> World {
         let mut random = Random::seeded(seed);
         let plot = random.pick(&PLOTS);
+        let is_hasty = who == Clients::Hasty;
+        let plot = if is_hasty { Plot::Peaceful } else { plot };
         let mut args = vec!["--deny", "127.0.0.0/8", "--deny", "denied.test"];
         let mut rules = DENIED_TO_SECOND.map(|address| format!("{address} from 10.0.0.8")).to_vec();
         // Of the name that this one is completed to.
@@ -199,6 +219,9 @@ impl World {
                 if draw.random.one_in(2) {
                     draw.spoil(&mut exchange);
                 }
+                if is_hasty && exchange.expects {
+                    exchange.answer.early_at = Some(0);
+                }
                 let is_forwarded = matches!(exchange.kind, Kind::Plain | Kind::Upgrade);
                 let is_denied = client == 1
                     && (exchange.origin == ADDRESS_ORIGIN
@@ -209,7 +232,9 @@ impl World {
                 exchanges.push(exchange);
             }
             let numbers = (first..exchanges.len()).collect();
-            clients.push(Client::new(numbers, &exchanges, plot, &mut random));
+            let mut client = Client::new(numbers, &exchanges, plot, &mut random);
+            client.gives_up |= is_hasty;
+            clients.push(client);
         }
         let entries = (0..clients.len()).map(|client| Entry {
             session: Session::new(CLIENTS[client].parse().unwrap(), Tick(0), &policy),

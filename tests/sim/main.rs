@@ -6,14 +6,18 @@
 //! wake-up is lost: once nothing moves in the world any more and all edges are delivered, a session that still has
 //! something to do has lost one: in a peaceful world by itself, and elsewhere a rumour then moves something. Spurious wake-ups would hide that, so at least half of the seeds go without.
 //!
-//! There are two worlds: [`tunnel`] for CONNECT and [`http`] for plain HTTP.
+//! There are four worlds: [`tunnel`] for CONNECT, [`http`] for plain HTTP, [`resolver`] for names, and [`crowd`] for a whole
+//! loop: its limits, its queues and new settings at any moment.
 //!
 //! `ADIT_SIM_SEEDS` sets the number of seeds, `ADIT_SIM_SEED` traces a single one (name a world, too: `every_exchange`), and
 //! with `ADIT_SIM_ALL` a seed that fails does not end the run. `scripts/planted-bugs.py` plants bugs in the code and checks
 //! that this file finds them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod crowd;
 mod http;
+mod nameservers;
+mod resolver;
 mod socket;
 mod tunnel;
 
@@ -26,29 +30,61 @@ use adit::proto::lookup::Families;
 use adit::proto::session::{Forwarded, Policy, Timeouts};
 use adit::proto::users::Users;
 
+/// How many each world has by itself: the time of a test run is shared by all of them.
 const SEEDS: u64 = 8_000;
+const HASTY_SEEDS: u64 = 1_500;
+const NAME_SEEDS: u64 = 2_500;
+const CROWD_SEEDS: u64 = 600;
 
 /// How often interesting things have happened.
 type Seen = BTreeMap<&'static str, u32>;
 
 #[test]
 fn every_tunnel_ends_as_it_must() {
-    let seen = run_seeds(tunnel::run);
+    let seen = run_seeds(tunnel::run, SEEDS);
     demand(&seen, tunnel::MUST_BE_SEEN);
 }
 
 #[test]
 fn every_exchange_ends_as_it_must() {
-    let seen = run_seeds(http::run);
+    let seen = run_seeds(http::run, SEEDS);
     demand(&seen, http::MUST_BE_SEEN);
 }
 
-fn run_seeds(run: fn(u64, bool) -> Seen) -> Option<Seen> {
+#[test]
+fn every_end_in_the_middle_ends_as_it_must() {
+    let seen = run_seeds(http::run_hasty, HASTY_SEEDS);
+    demand(&seen, &["early answer"]);
+}
+
+#[test]
+fn every_name_is_answered_as_it_must() {
+    let seen = run_seeds(resolver::run, NAME_SEEDS);
+    demand(&seen, resolver::MUST_BE_SEEN);
+}
+
+#[test]
+fn every_crowd_is_served_as_it_must() {
+    let seen = run_seeds(crowd::run, CROWD_SEEDS);
+    demand(&seen, crowd::MUST_BE_SEEN);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_trace() {
+    for seed in 0..30 {
+        assert_eq!(tunnel::run(seed, false), tunnel::run(seed, false), "seed {seed}");
+        assert_eq!(http::run(seed, false), http::run(seed, false), "seed {seed}");
+        assert_eq!(resolver::digest(seed), resolver::digest(seed), "seed {seed}");
+        assert_eq!(crowd::digest(seed), crowd::digest(seed), "seed {seed}");
+    }
+}
+
+fn run_seeds(run: fn(u64, bool) -> Seen, seeds: u64) -> Option<Seen> {
     if let Ok(seed) = std::env::var("ADIT_SIM_SEED") {
         println!("{:?}", run(seed.parse().unwrap(), true));
         return None;
     }
-    let seeds = std::env::var("ADIT_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    let seeds = std::env::var("ADIT_SIM_SEEDS").map_or(seeds, |seeds| seeds.parse().unwrap());
     let mut all = Seen::new();
     for seed in 0..seeds {
         match std::panic::catch_unwind(|| run(seed, false)) {
@@ -136,5 +172,22 @@ impl Random {
 
     fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
+    }
+}
+
+/// Of everything that has happened: FNV-1a.
+struct Digest(u64);
+
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Digest {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 }

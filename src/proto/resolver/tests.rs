@@ -635,6 +635,19 @@ fn search_list_is_for_names_without_a_dot() {
     }
 }
 
+/// Nobody knows whether the names that nobody was asked about are there.
+#[test]
+fn search_list_without_time_for_the_rest_is_a_timeout() {
+    let search = vec!["lan".to_string()];
+    let mut world =
+        World::new(ResolverConfig { search, attempts: 1, timeout_ms: 5_000, ..config(&["10.0.0.1"]) });
+    world.ask_pending("host", 1);
+    world.answer(Qtype::Aaaa, dns::RCODE_NXDOMAIN, &[]);
+    world.sleep(5_000);
+    assert_eq!(world.result(), (1, timeout(&["10.0.0.1"])));
+    world.nothing_is_left();
+}
+
 #[test]
 fn search_list_remembers_the_most_telling_error() {
     let search = vec!["lan".to_string()];

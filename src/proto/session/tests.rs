@@ -268,9 +268,13 @@ impl Script {
 }
 
 fn rules() -> Rules {
+    rules_denying(".denied.test")
+}
+
+fn rules_denying(what: &str) -> Rules {
     let rules = RuleSet {
         clients: vec![parse_net("0.0.0.0/0").unwrap(), parse_net("::/0").unwrap()],
-        deny: vec![Rule::parse(".denied.test").unwrap()],
+        deny: vec![Rule::parse(what).unwrap()],
         allow: vec![],
         deny_lists: vec![],
         allow_lists: vec![],
@@ -700,6 +704,26 @@ fn dialing_attempt_deadline_races_the_next() {
     script.waits();
     assert_eq!(script.session.record(script.now).via, Some("203.0.114.6:443".parse().unwrap()));
     assert_eq!(script.session.record(script.now).dial_ms, Some(ATTEMPT_DELAY_MS));
+}
+
+/// What is dialed is what the rules in force at that moment allow.
+#[test]
+fn dialing_other_rules_before_an_attempt_is_started() {
+    let mut script = Script::resolving();
+    script.resolved(&[PUBLIC, MORE_PUBLIC]);
+    assert_eq!(script.session.step(), dial(PUBLIC));
+    script.policy.rules = rules_denying(PUBLIC);
+    script.session.on_policy(&script.policy);
+    script.waits();
+    script.session.on_deadline(script.now, &script.policy);
+    script.does(dial(MORE_PUBLIC), Outcome::Done);
+    // What is dialed already goes on.
+    script.policy.rules = rules_denying(MORE_PUBLIC);
+    script.session.on_policy(&script.policy);
+    script.session.on_upstream_ready(0, WRITABLE);
+    script.does(Step::ConfirmDial(0), Outcome::Done);
+    script.writes(Side::Client, ESTABLISHED);
+    script.waits();
 }
 
 #[test]

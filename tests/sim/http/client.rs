@@ -53,7 +53,7 @@ pub(super) struct Client {
     /// It ends as soon as it has sent all.
     half_closes: bool,
     /// It does so where it need not send the rest any more.
-    gives_up: bool,
+    pub(super) gives_up: bool,
     /// It ends now, whatever it has not sent.
     pub(super) leaves: bool,
     /// It neither sends nor ends.

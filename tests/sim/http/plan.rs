@@ -263,7 +263,7 @@ impl Answer {
 }
 
 /// Bytes that no other exchange has in this order.
-pub(super) fn content(token: usize, salt: usize, bytes: usize) -> Vec<u8> {
+pub(crate) fn content(token: usize, salt: usize, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * 7 + at / 251 + token * 37 + salt * 101) as u8).collect()
 }
 
