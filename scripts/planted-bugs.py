@@ -90,8 +90,8 @@ BUGS = [
     (
         "the grace of a client that leaves starts again with each state",
         "src/proto/session/opening.rs",
-        "*self.client_left_due.get_or_insert(now.after(CLIENT_LEFT_MS));",
-        "*self.client_left_due.insert(now.after(CLIENT_LEFT_MS));",
+        "*aside.client_left_due.get_or_insert(now.after(CLIENT_LEFT_MS));",
+        "*aside.client_left_due.insert(now.after(CLIENT_LEFT_MS));",
     ),
     (
         "a stream that is cut off looks complete",
@@ -144,8 +144,8 @@ BUGS = [
     (
         "a client that resets while its credentials are verified is not noticed",
         "src/proto/session.rs",
-        "                Lookup::Asked => self.watch_client(),",
-        "                Lookup::Asked => Step::Wait,",
+        "Lookup::ToAsk => Step::Authenticate,\n                Lookup::Asked => self.watch_client(),",
+        "Lookup::ToAsk => Step::Authenticate,\n                Lookup::Asked => Step::Wait,",
     ),
     (
         "credentials that wait when the policy changes are not asked about anew",
@@ -156,8 +156,8 @@ BUGS = [
     (
         "a client that leaves while its credentials are verified is not given up",
         "src/proto/session/opening.rs",
-        "State::Authenticating(_) | State::Reusing | State::Resolving(_) | State::Dialing(_) => true,",
-        "State::Authenticating(_) => false, State::Reusing | State::Resolving(_) | State::Dialing(_) => true,",
+        "State::Authenticating(_) | State::Reusing | State::Resolving { .. } | State::Dialing(_) => true,",
+        "State::Authenticating(_) => false, State::Reusing | State::Resolving { .. } | State::Dialing(_) => true,",
     ),
 ]
 
@@ -317,8 +317,9 @@ HTTP_BUGS = [
     (
         "a broken upstream breaks the tunnel behind it",
         "src/proto/session/http.rs",
-        "        (self.up.sink, self.down.source) = (Sink::Open, Source::Open);\n        // Rules",
-        "        // Rules",
+        "        // Not only another upstream's: a CONNECT may come next.\n"
+        "        (self.up.sink, self.down.source) = (Sink::Open, Source::Open);\n",
+        "",
     ),
     (
         "a reset behind an upstream's end cuts its answer",
