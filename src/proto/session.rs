@@ -265,7 +265,11 @@ impl Session {
     /// How `step` went. Changes the state, and with it the deadline.
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
         // What the kernel says when it has given up: `TimedOut`, or what a router said last.
-        if let Step::Read(side) | Step::Write(side) | Step::TakeError(side) = step
+        if let Step::Read(side)
+        | Step::Write(side)
+        | Step::Fill(side)
+        | Step::Drain(side)
+        | Step::TakeError(side) = step
             && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
         {
             self.vanished.get_or_insert(side);
@@ -404,8 +408,10 @@ impl Session {
             shown.lookup = Lookup::ToAsk;
         }
         if let State::Dialing(eyeballs) = &mut self.state {
-            eyeballs.judge_anew();
-            self.dial_next(now, policy);
+            // It is queued, for what is to be dialed: nothing else wakes it before its deadline.
+            if eyeballs.judge_anew() {
+                self.dial_next(now, policy);
+            }
         }
         match (&mut self.http, &self.state) {
             // Between two requests there is nothing but what the last one has proven.
