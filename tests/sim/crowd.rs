@@ -186,7 +186,6 @@ struct World {
     /// Peers in the listener's queue.
     outside: VecDeque<usize>,
     accept_resumes: Option<Tick>,
-    refusing: usize,
     peers: Vec<Peer>,
     entries: Slab<Entry>,
     connections: Vec<Connection>,
@@ -212,7 +211,6 @@ struct World {
     drains_at: Option<u32>,
     is_draining: bool,
     capacity: usize,
-    lines: usize,
     seen: Seen,
     digest: Digest,
 }
@@ -231,6 +229,7 @@ impl World {
             zone.insert(name.to_string(), Truth { counts, exists: true, aliases: 0, ttl_s });
         }
         let mut network = Network::new(zone);
+        network.is_steady = true;
         let names = ResolverConfig {
             nameservers: Vec::new(),
             search: Vec::new(),
@@ -278,7 +277,6 @@ impl World {
             per_client_max,
             outside: VecDeque::new(),
             accept_resumes: None,
-            refusing: 0,
             peers,
             entries: Slab::new(),
             connections: Vec::new(),
@@ -302,7 +300,6 @@ impl World {
             drains_at: drains.then(|| random.below(600) as u32),
             is_draining: false,
             capacity: random.pick(&[40, 3_000, 60_000]),
-            lines: 0,
             seen: Seen::new(),
             digest: Digest::default(),
             random,
