@@ -371,19 +371,21 @@ impl Session {
     /// Another policy is in force. What runs goes on; what the last one has allowed is judged again with the next request, and
     /// an address that is not dialed yet before it is. Credentials that wait for an answer are asked about anew: the answer
     /// would be that of another users file.
-    pub fn on_policy(&mut self, policy: &Policy) {
+    pub fn on_policy(&mut self, now: Tick, policy: &Policy) {
         self.barred = !policy.rules.client_may(self.client.ip());
         if let State::Authenticating(shown) = &mut self.state {
             shown.lookup = Lookup::ToAsk;
-        }
-        if let State::Dialing(eyeballs) = &mut self.state {
-            eyeballs.judge_anew();
         }
         match (&mut self.http, &self.state) {
             // Between two requests there is nothing but what the last one has proven.
             (Some(http), State::Idle | State::ReadingHead(_)) => http.forget_proof(),
             (Some(http), _) => http.outdate(),
             (None, _) => {}
+        }
+        if let State::Dialing(eyeballs) = &mut self.state
+            && eyeballs.judge_anew()
+        {
+            self.dial_next(now, policy);
         }
     }
 

@@ -737,7 +737,7 @@ impl World {
     /// Another policy is in force, as in `EventLoop::read_mail`.
     fn reload(&mut self) {
         self.policy.users = some_users();
-        self.session.on_policy(&self.policy);
+        self.session.on_policy(self.now, &self.policy);
         if self.login.take().is_some() {
             self.asked_anew += 1;
             self.queued = true;

@@ -697,13 +697,11 @@ fn dialing_other_rules_before_an_attempt_is_started() {
     script.resolved(&[PUBLIC, MORE_PUBLIC]);
     assert_eq!(script.session.step(), dial(PUBLIC));
     script.policy.rules = rules_denying(PUBLIC);
-    script.session.on_policy(&script.policy);
-    script.waits();
-    script.session.on_deadline(script.now, &script.policy);
+    script.session.on_policy(script.now, &script.policy);
     script.does(dial(MORE_PUBLIC), Outcome::Done);
     // What is dialed already goes on.
     script.policy.rules = rules_denying(MORE_PUBLIC);
-    script.session.on_policy(&script.policy);
+    script.session.on_policy(script.now, &script.policy);
     script.session.on_upstream_ready(0, WRITABLE);
     script.does(Step::ConfirmDial(0), Outcome::Done);
     script.writes(Side::Client, ESTABLISHED);

@@ -23,7 +23,7 @@ impl EventLoop {
         self.upstreams.start_over(policy.timeouts.keepalive_ms);
         let old = std::mem::replace(&mut self.policy, policy);
         for (_, entry) in &mut self.sessions {
-            entry.session.on_policy(&self.policy);
+            entry.session.on_policy(self.now, &self.policy);
         }
         self.ask_anew(old.users.as_ref());
         self.pool.set_ceiling(buffer_bytes);

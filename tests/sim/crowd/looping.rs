@@ -658,7 +658,7 @@ impl World {
         let old = std::mem::replace(&mut self.users, users);
         self.policy = policy;
         for (_, entry) in &mut self.entries {
-            entry.session.on_policy(&self.policy);
+            entry.session.on_policy(self.now, &self.policy);
         }
         if old.as_ref().map(Arc::as_ptr) != self.users.as_ref().map(Arc::as_ptr) {
             self.known.follow(old.as_deref(), self.users.as_deref());

@@ -321,7 +321,7 @@ impl World {
         self.policy.users = some_users();
         self.close_idle();
         for key in 0..self.entries.len() {
-            self.entries[key].session.on_policy(&self.policy);
+            self.entries[key].session.on_policy(self.now, &self.policy);
             if self.entries[key].login.take().is_some() {
                 self.entries[key].queued = true;
                 self.note("login asked anew");

@@ -342,12 +342,12 @@ fn authenticating_pipelined_bytes_wait() {
 fn authenticating_another_policy() {
     let mut script = Script::authenticating(&connect(ALICE));
     script.policy.users = some_users();
-    script.session.on_policy(&script.policy);
+    script.session.on_policy(script.now, &script.policy);
     assert!(!script.session.wants_login() && !script.session.may_wait());
     script.does(Step::Authenticate, Outcome::Done);
     script.waits();
     script.policy.users = None;
-    script.session.on_policy(&script.policy);
+    script.session.on_policy(script.now, &script.policy);
     script.shows(ALICE, Login::Needless);
     script.does(Step::Resolve, Outcome::Done);
     assert_eq!(script.judged().0, None);
