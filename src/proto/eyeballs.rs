@@ -155,8 +155,8 @@ impl Eyeballs {
         self.to_start = None;
     }
 
-    /// The rules have changed: the candidate that they have let pass, and that is not dialed yet, is to be judged again. `false`: there
-    /// is none. Its place stays empty if the rules deny it now: an older attempt that had to make room is not had back.
+    /// The rules have changed: the candidate that they have let pass, and that is not dialed yet, is the next one to judge once
+    /// more. Whether there is one. An older attempt that had to make room for it is not had back.
     pub fn judge_anew(&mut self) -> bool {
         let Some(attempt) = self.to_start.take().and_then(|place| self.take(place)) else { return false };
         let address = attempt.address.ip();

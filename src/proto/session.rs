@@ -407,17 +407,17 @@ impl Session {
         if let State::Authenticating(shown) = &mut self.state {
             shown.lookup = Lookup::ToAsk;
         }
-        if let State::Dialing(eyeballs) = &mut self.state {
-            // It is queued, for what is to be dialed: nothing else wakes it before its deadline.
-            if eyeballs.judge_anew() {
-                self.dial_next(now, policy);
-            }
-        }
         match (&mut self.http, &self.state) {
             // Between two requests there is nothing but what the last one has proven.
             (Some(http), State::Idle | State::ReadingHead(_)) => http.forget_proof(),
             (Some(http), _) => http.outdate(),
             (None, _) => {}
+        }
+        if let State::Dialing(eyeballs) = &mut self.state
+            && eyeballs.judge_anew()
+        {
+            // It is queued, for what was to be dialed: nothing else would wake it before its deadline.
+            self.dial_next(now, policy);
         }
     }
 
