@@ -95,10 +95,16 @@ if __name__ == "__main__":
     parser.add_argument("adit")
     parser.add_argument("minutes", type=int, nargs="?", default=1)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--crowd", type=int, default=min(limits.CROWD, (hard - 1000) // 2))
+    parser.add_argument("--crowd", type=int, default=limits.CROWD)
     parser.add_argument("--self-test", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the files")
     parsed = parser.parse_args()
+    # The proxy has two descriptors for each tunnel, and the origin and this program one each.
+    if parsed.crowd > (most := min(limits.CROWD, (hard - 1000) // 2)):
+        if most < 1:
+            parser.error(f"{hard} descriptors are too few (ulimit -Hn)")
+        print(f"a crowd of {most} instead of {parsed.crowd}: {limits.CROWD} at most, and what {hard} descriptors suffice for")
+        parsed.crowd = most
     with contextlib.ExitStack() as stack:
         where = tempfile.mkdtemp(prefix="adit-soak-")
         if parsed.keep:

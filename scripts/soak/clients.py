@@ -8,6 +8,9 @@ import limits
 from wire import Short, Wire, WrongBytes, pattern
 
 
+TCP_REPAIR = 19
+
+
 class Expected:
     """What an access line may say. `optional`: or there is none."""
 
@@ -56,6 +59,17 @@ class Client(Wire):
         expected = Expected(*args, **kwargs)
         self.soak.expected[self.key].append(expected)
         return expected
+
+    def vanish(self):
+        """As if the cable had been cut: nothing is sent any more, but whoever sends here is answered by a reset. Needs
+        CAP_NET_ADMIN; without, it is a reset now."""
+        try:
+            self.sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        except OSError:
+            self.reset()
+        else:
+            self.sock.close()
+            self.soak.vanished += 1
 
     def authorization(self, user=None, word=None):
         user = user or self.user

@@ -1,13 +1,16 @@
 """What the proxy is told, and what it is held to."""
 
 LOOPS = 2
-# The free list of each loop keeps 16 rings of 32 KiB and 4 of 128 KiB, and the cache of names and the verdicts on logins 256
-# KiB each at most; they fill up as chance has it. The rest is the allocator's.
-MEMORY_SLACK_KIB = LOOPS * (1024 + 512) + 1024
+# The free lists of each loop keep 16 rings of 32 KiB, 4 of 128 KiB and 64 of 2 KiB, and the cache of names and the verdicts on
+# logins 256 KiB each at most; they fill up as chance has it. The rest is the allocator's.
+FREE_LISTS_KIB = LOOPS * (512 + 512 + 128)
+MEMORY_SLACK_KIB = FREE_LISTS_KIB + LOOPS * 512 + 1024
 # From the first quarter of a run to its last, in the median: what grows a little with each minute.
 MEMORY_DRIFT_KIB = 512
-# Pipes of the bulk path that a loop may keep for later.
-PIPES_MAX = LOOPS * 2 * 32
+# The first crowd may leave so much for each of its tunnels, for the tables of sessions, sources and timers stay as large as they
+# were. Any of them may fill the free lists; the rest is for the allocator, and for loops that share the tunnels otherwise.
+CROWD_KEPT_BYTES = 512
+CROWD_SLACK_KIB = FREE_LISTS_KIB + 512
 IDLE_WINDOW_S = 2
 IDLE_CPU_MS = 4
 IDLE_WAKEUPS = 20

@@ -5,8 +5,6 @@ import random
 import socket
 import struct
 
-TCP_REPAIR = 19
-
 # Any stretch of it tells where it belongs.
 BLOCK = random.Random(0).randbytes((1 << 20) - 3)
 DOUBLE = memoryview(BLOCK + BLOCK)
@@ -114,13 +112,3 @@ class Wire:
     def reset(self):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
-
-    def vanish(self):
-        """As if the cable had been cut: nothing is sent any more, but whoever sends here is answered by a reset. Needs
-        CAP_NET_ADMIN; without, it is a reset now."""
-        try:
-            self.sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
-        except OSError:
-            self.reset()
-        else:
-            self.sock.close()
