@@ -5,7 +5,7 @@ name=$(basename "$0")
 fail() { echo "$name: $*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || fail "nothing was tested: network namespaces need root"
-for program in ip:iproute2 curl:curl; do
+for program in ip:iproute2 curl:curl sysctl:procps; do
     command -v "${program%:*}" >/dev/null && continue
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${program#*:}"; } >/dev/null ||
         fail "${program#*:} cannot be installed"

@@ -40,6 +40,14 @@ install -m 755 "$ADIT" "$adit"
 
 ok() { echo "ok    $*"; }
 fail() { echo "FAIL  $*"; exit 1; }
+eventually() { # COMMAND...: holds within ten seconds, and the proxy runs
+    for _ in $(seq 200); do
+        "$@" && return
+        kill -0 "${pids[0]}" 2>/dev/null || break
+        sleep 0.05
+    done
+    fail "not within ten seconds, or it ended: $*: $(cat "$dir/said")"
+}
 value() { sed -n "s/^$1=//p" $unit | tail -1; }
 
 # ---- the unit --------------------------------------------------------------------------------------------------------
@@ -59,9 +67,8 @@ grace=$("$adit" --help | sed -n 's/^ *--grace S .*\[\([0-9]*\)\]$/\1/p')
 [ "$(value TimeoutStopSec)" -gt "$grace" ] || fail "TimeoutStopSec=$(value TimeoutStopSec) is not more than --grace $grace"
 : >"$dir/said"
 "$adit" --listen 127.0.0.1:0 --access-log off 2>"$dir/said" & pids=($!)
-until sessions=$(sed -n 's/.* loops\?, at most \([0-9]*\) sessions$/\1/p' "$dir/said") && [ -n "$sessions" ]; do
-    kill -0 "${pids[0]}" || fail "$(cat "$dir/said")"
-done
+eventually grep -q ' loops\?, at most [0-9]* sessions$' "$dir/said"
+sessions=$(sed -n 's/.* loops\?, at most \([0-9]*\) sessions$/\1/p' "$dir/said")
 kill "${pids[0]}" && wait "${pids[0]}" && pids=()
 [ "$(value LimitNOFILE)" -gt $((3 * sessions)) ] || fail "LimitNOFILE=$(value LimitNOFILE) is little for $sessions sessions"
 ok "LimitNOFILE=$(value LimitNOFILE) for $sessions sessions, TimeoutStopSec=$(value TimeoutStopSec) for --grace $grace"
@@ -110,7 +117,7 @@ start() { # OPTION...
     : >"$dir/said" # what the last one said is no sign of this one
     "${nobody[@]}" "${bind[@]}" "$dir/confined" --listen 127.0.0.1:81 --http-port any "$@" 2>"$dir/said" &
     pids=($!)
-    until grep -q ' loops\?, ' "$dir/said"; do kill -0 "${pids[0]}" 2>/dev/null || fail "confined: $(cat "$dir/said")"; done
+    eventually grep -q ' loops\?, ' "$dir/said"
 }
 stop() {
     kill "${pids[0]}"
@@ -131,9 +138,9 @@ start --access-log "$log"
 sed "s#/var/log/adit#$dir/log#; s#systemctl kill .*#kill -USR1 ${pids[0]}#" scripts/systemd/adit.logrotate >"$dir/logrotate.conf"
 for nth in 1 2 3; do
     ask "$nth"
-    until grep -q "/$nth " "$log"; do kill -0 "${pids[0]}"; done
+    eventually grep -q "/$nth " "$log"
     logrotate --force --state "$dir/logrotate.state" "$dir/logrotate.conf" || fail "logrotate"
-    until [ -e "$log" ]; do kill -0 "${pids[0]}"; done
+    eventually test -e "$log"
 done
 stop
 [ "$(zcat -f "$log".* | grep -c ' 403 ')" = 3 ] && [ -e "$log.2.gz" ] || fail "lines are lost: $(ls "$dir/log")"
