@@ -296,6 +296,7 @@ class World:
             helper.stop()
 
 
+HAPPENS = ("passed", "lost", "overtaken", "overflowed")
 GOOD = {"loss": 0, "delay_ms": 0, "jitter_ms": 0, "kbyte_s": 0, "queue_kbyte": 64, "up": True}
 
 
@@ -375,9 +376,9 @@ class Scene:
                     words.update(line.rsplit("end=", 1)[1].strip() for line in log)
         return words
 
-    async def end(self, **others):
-        """`others` are the exchanges that did not end as done, by their word."""
-        seen = [sum(counts) for counts in zip(*(link.values() for link in self.world.both()))]
+    async def end(self, fault, **others):
+        """`fault` is what must have happened to packets; `others` are the exchanges that did not end as done, by their word."""
+        seen = sum(map(collections.Counter, self.world.both()), collections.Counter())
         self.world.both(**GOOD)
         await self.transfer([Transfer("tunnel", "down", "length"), Transfer("http", "up", "length")])
         after = await self.settled()
@@ -386,15 +387,17 @@ class Scene:
         (fds, rss), (fds_after, rss_after) = self.before, after
         ended = ", ".join(f"{word} {count}" for word, count in words.items())
         row = [self.name, ended, "-" if self.recovery_s is None else f"{self.recovery_s:.1f} s",
-               f"{fds} / {fds_after}", f"{rss} / {rss_after}", " / ".join(map(str, seen))]
+               f"{fds} / {fds_after}", f"{rss} / {rss_after}", " / ".join(str(seen[each]) for each in HAPPENS)]
         self.world.rows.append(row)
+        require(not fault or seen[fault], f"nothing was tested: no packet was {fault}")
         require(words == wanted, f"access lines: {dict(words)}, wanted: {dict(wanted)}")
         require(fds_after == fds, f"{fds} descriptors before, {fds_after} after")
         require(rss_after <= rss + RSS_SLACK_KIB, f"{rss} KiB resident before, {rss_after} after")
 
 
-def scene(name, *options, crowd=100):
-    """Makes a scene of a function: it is given a proxy that has seen so many at once, and what is left behind is checked."""
+def scene(name, *options, crowd=100, fault=None):
+    """Makes a scene of a function: it is given a proxy that has seen so many at once, and what is left behind is checked, and
+    that the fault happened to packets."""
     def decorate(play):
         @functools.wraps(play)
         def run(world):
@@ -403,7 +406,7 @@ def scene(name, *options, crowd=100):
                 try:
                     await here.begin(crowd)
                     others = await play(here)
-                    await here.end(**(others or {}))
+                    await here.end(fault, **(others or {}))
                 finally:
                     here.stop()
             asyncio.run(whole())
@@ -421,19 +424,19 @@ async def bad_links(here, **how):
     await asyncio.gather(here.transfer(bulk()), here.storm(50))
 
 
-@scene("loss")
+@scene("loss", fault="lost")
 async def loss(here):
     """one packet in fifty is lost, on each link and each way"""
     await bad_links(here, loss=0.02, delay_ms=5)
 
 
-@scene("reorder")
+@scene("reorder", fault="overtaken")
 async def reorder(here):
     """packets overtake each other"""
     await bad_links(here, delay_ms=5, jitter_ms=10)
 
 
-@scene("rate")
+@scene("rate", fault="overflowed")
 async def rate(here):
     """both links are narrow, with a short queue that overflows"""
     await bad_links(here, delay_ms=10, kbyte_s=2000, queue_kbyte=32)
@@ -446,21 +449,26 @@ async def down(here):
     world.both(delay_ms=5, kbyte_s=1000)
 
     def silence(link):
-        return (lambda: link.become(up=False)), (lambda: link.become(up=True))
+        return link, (lambda: link.become(up=False)), (lambda: link.become(up=True))
 
-    def device(name):
+    def device(name, link):
         command = ["ip", "-n", world.space, "link", "set", name]
-        return (lambda: subprocess.run([*command, "down"], check=True)), (lambda: subprocess.run([*command, "up"], check=True))
+        return link, (lambda: subprocess.run([*command, "down"], check=True)), (lambda: subprocess.run([*command, "up"], check=True))
 
     async with contextlib.AsyncExitStack() as idle:
         tunnels = [await idle.enter_async_context(tunnel(ORIGIN, ECHO)) for _ in range(20)]
         here.exchanges += len(tunnels)
         transfers = bulk(2 * BULK)
         running = asyncio.create_task(here.transfer(transfers))
-        for cut, mend in (silence(world.client_link), silence(world.origin_link), device("toorigin")):
+        cuts = silence(world.client_link), silence(world.origin_link), device("toorigin", world.origin_link)
+        for number, (link, cut, mend) in enumerate(cuts):
             await asyncio.sleep(1)
+            link.become()
             cut()
             await asyncio.sleep(DOWN_S)
+            missed = link.become()["lost"]
+            unfinished = sum(not each.over for each in transfers)
+            require(missed and unfinished, f"cut {number} was in nobody's way: {missed} packets, {unfinished} transfers")
             mend()
             await here.recovers([each for each in transfers if each.way != "curl"])
         await running
@@ -503,7 +511,7 @@ async def vanish(here):
     return {"idle_timeout": 8, "http_request_error": 6, "http_response_timeout": 5}
 
 
-@scene("storm", "--head-timeout=30", "--dial-timeout=30", crowd=400)
+@scene("storm", "--head-timeout=30", "--dial-timeout=30", crowd=400, fault="lost")
 async def storm(here):
     """four hundred connections at once over links that lose packets, while settings are read anew and the log rotates"""
     here.world.both(loss=0.02, delay_ms=10)
@@ -539,15 +547,16 @@ async def takeover(here):
         here.proxy = here.start(f"{here.log}.{number}")
         await asyncio.sleep(0.2)
         old.process.terminate()
-        while old.process.poll() is None:
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(DEADLINE_S):
+            while old.process.poll() is None:
+                await asyncio.sleep(0.02)
         require(old.process.returncode == 0, f"the old one ends with {old.process.returncode}: {old.said()}")
         old.stop()
     over = True
     await gather(*busy)
 
 
-@scene("resets")
+@scene("resets", fault="lost")
 async def resets(here):
     """the origin resets in the middle of bodies, over links that lose packets"""
     here.world.both(loss=0.01, delay_ms=5)
@@ -583,8 +592,9 @@ async def names(here):
     """the nameserver is silent for a while, and far away"""
     here.world.both(delay_ms=100)
     here.world.origin.order("silent")
-    busy = [asyncio.create_task(here.storm(5, host=f"n{number}.origin.test")) for number in range(10)]
+    busy = [asyncio.create_task(here.storm(1, host=f"n{number % 10}.origin.test")) for number in range(50)]
     await asyncio.sleep(DOWN_S)
+    require(not any(each.done() for each in busy), "somebody was served before there was an answer")
     here.world.origin.order("speak")
     began = time.monotonic()
     await gather(*busy)
@@ -593,7 +603,7 @@ async def names(here):
 
 def table(rows):
     head = ["scene", "exchanges, by their last word", "recovery", "descriptors before / after", "resident KiB before / after",
-            "packets passed / lost / overtaken / overflowed"]
+            f"packets {' / '.join(HAPPENS)}"]
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     for row in [head, ["-" * width for width in widths], *rows]:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |")

@@ -13,7 +13,6 @@ use rustix::process::Signal;
 use support::TempFile;
 use support::client::Client;
 use support::dns_server::{Answer, DnsServer};
-use support::namespace::own;
 use support::origin::{BlackHole, Origin, receive};
 use support::proxy::Proxy;
 
@@ -87,17 +86,8 @@ fn whoever_is_in_the_queue_when_the_proxy_is_stopped_is_served() {
     assert_eq!(proxy.ended().code(), Some(0));
 }
 
-/// With this setting the kernel hands connections that are being made when a listener closes over to another one on the same port.
-/// Without, it resets them: in a storm on loopback, some in each thousand.
 #[test]
 fn a_new_process_takes_over_without_a_failed_connection() {
-    own("a_new_process_takes_over_without_a_failed_connection", || {
-        std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").unwrap();
-        takes_over_twenty_times();
-    });
-}
-
-fn takes_over_twenty_times() {
     let origin = Origin::echo();
     let mut proxy = Proxy::open(&["--loops", "2"]);
     let (addr, target) = (proxy.addr, origin.addr.to_string());

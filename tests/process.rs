@@ -445,6 +445,53 @@ fn second_signal_ends_at_once() {
     assert_eq!(proxy.access_of(tunnel.local).end, "grace");
 }
 
+/// Gives way to the binary, for which the kernel then fails every epoll_wait(2) that is to end by itself (seccomp(2)): a loop
+/// sleeps without end until it is given something to do.
+const NO_TIMED_SLEEP: &str = r#"
+import ctypes, os, platform, struct, sys
+call = {"x86_64": 232, "aarch64": 22}[platform.machine()]
+TIMEOUT, EIO = 16 + 3 * 8, 5
+filter = b"".join(struct.pack("=HBBI", *each) for each in [
+    (0x20, 0, 0, 0), (0x15, 0, 3, call),
+    (0x20, 0, 0, TIMEOUT), (0x15, 1, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0x00050000 | EIO), (0x06, 0, 0, 0x7FFF0000)])
+held = ctypes.create_string_buffer(filter)
+program = ctypes.create_string_buffer(struct.pack("@HP", len(filter) // 8, ctypes.addressof(held)))
+libc = ctypes.CDLL(None, use_errno=True)
+# PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP with a filter.
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn a_loop_that_dies_is_an_error_also_while_draining() {
+    for (draining, message) in
+        [(false, "an event loop ended by itself"), (true, "an event loop ended before it had drained")]
+    {
+        let mut child = Command::new("python3")
+            .args(["-c", NO_TIMED_SLEEP, env!("CARGO_BIN_EXE_adit"), "-l", "127.0.0.1:0", "-n", "1"])
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Lines::collect(child.stderr.take().unwrap());
+        let addr = listening_on(&log.wait("the start line", |line| line.contains("listening on "))).unwrap();
+        log.wait("all to be started", |line| line.contains("at most"));
+        // Either has a deadline: of the client's head, or of the listener that goes.
+        let _client = if draining {
+            rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+            None
+        } else {
+            Some(TcpStream::connect(addr).unwrap())
+        };
+        assert_eq!(until_ended(&mut child), Some(1), "{:#?}", log.all());
+        log.wait("the cause", |line| line.contains("an event loop failed: "));
+        log.wait("the message", |line| line.contains(message));
+    }
+}
+
 #[test]
 fn a_reader_that_left_is_no_reason_to_die() {
     // SIGPIPE: a write to a peer that is gone, and to a log that is gone.

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub struct Supervisor<'a> {
     reread: &'a Reread<'a>,
     shared: Arc<Shared>,
     loops: Vec<Loop>,
+    loop_failed: Arc<AtomicBool>,
     listening: Listening,
     files: NameFiles,
     signals: Signals,
@@ -60,7 +62,7 @@ impl Supervisor<'_> {
         let logins = Arc::new(LoginDesk::new());
         let (files, watch) = name_files(&settings, When::AtStart)?;
         signals.watch(watch);
-        let mut loops = Vec::new();
+        let (mut loops, loop_failed) = (Vec::new(), Arc::new(AtomicBool::new(false)));
         for (index, listeners) in opened.into_iter().enumerate() {
             let loop_config = LoopConfig {
                 listeners,
@@ -77,16 +79,27 @@ impl Supervisor<'_> {
                 },
             };
             let tell = signals.teller().map_err(failed("cannot handle signals"))?;
-            loops.push(start_loop(index, loop_config, Arc::clone(&shared), tell)?);
+            let failed = Arc::clone(&loop_failed);
+            loops.push(start_loop(index, loop_config, Arc::clone(&shared), tell, failed)?);
         }
         listening.announce(&Listening::default());
         let noun = if config.loops == 1 { "loop" } else { "loops" };
         log::info!("{} {noun}, at most {} sessions", config.loops, config.max_sessions);
-        Ok(Supervisor { settings, reread, shared, loops, listening, files, signals, draining: false })
+        Ok(Supervisor {
+            settings,
+            reread,
+            shared,
+            loops,
+            loop_failed,
+            listening,
+            files,
+            signals,
+            draining: false,
+        })
     }
 
     /// Passes signals on to the loops until all have ended. A loop that ends by itself ends the process, so that whoever
-    /// supervises it starts it again.
+    /// supervises it starts it again; while draining, the others go on first.
     ///
     /// # Errors
     /// What the system does not let us do, or a loop that has ended by itself.
@@ -108,6 +121,9 @@ impl Supervisor<'_> {
         }
         for each in self.loops {
             each.thread.join().map_err(|_| Failed("an event loop panicked".to_owned()))?;
+        }
+        if self.loop_failed.load(Ordering::Relaxed) {
+            return Err(Failed("an event loop ended before it had drained".to_owned()));
         }
         log::info!("stopped");
         Ok(())
@@ -251,17 +267,20 @@ fn start_loop(
     config: LoopConfig,
     shared: Arc<Shared>,
     tell: UnixStream,
+    loop_failed: Arc<AtomicBool>,
 ) -> Result<Loop, Failed> {
     let (event_loop, mailbox) =
         EventLoop::new(config, shared).map_err(failed("cannot start an event loop"))?;
-    let thread = spawn(format!("loop-{index}"), Box::new(move || run_loop(tell, || event_loop.run())));
+    let body = Box::new(move || run_loop(tell, &loop_failed, || event_loop.run()));
+    let thread = spawn(format!("loop-{index}"), body);
     Ok(Loop { thread: thread.map_err(failed("cannot start a thread"))?, mailbox })
 }
 
 /// However the loop ends, by return or by panic, the main thread is told.
-fn run_loop(tell: UnixStream, run: impl FnOnce() -> io::Result<()>) {
+fn run_loop(tell: UnixStream, failed: &AtomicBool, run: impl FnOnce() -> io::Result<()>) {
     let _tell = TellsOnDrop(tell);
     if let Err(error) = run() {
+        failed.store(true, Ordering::Relaxed);
         log::error!("an event loop failed: {error}");
     }
 }
@@ -297,16 +316,27 @@ impl From<BadFile> for Failed {
 mod tests {
     use super::*;
 
+    type Body = fn() -> io::Result<()>;
+
     #[test]
-    fn a_loop_that_ends_however_is_told() {
-        for dies in [|| Err(io::ErrorKind::Other.into()), || panic!("on purpose")] {
+    fn however_a_loop_ends_the_main_thread_learns_how() {
+        // Its end, whether it has failed, whether it panics: a panic is what joining tells.
+        let cases: [(Body, bool, bool); 3] = [
+            (|| Ok(()), false, false),
+            (|| Err(io::ErrorKind::Other.into()), true, false),
+            (|| panic!("on purpose"), false, true),
+        ];
+        for (ends, fails, panics) in cases {
             let (tell, mut told) = UnixStream::pair().unwrap();
-            let thread = spawn("loop-test".to_owned(), Box::new(move || run_loop(tell, dies))).unwrap();
+            let failed = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&failed);
+            let body = Box::new(move || run_loop(tell, &failed, ends));
+            let thread = spawn("loop-test".to_owned(), body).unwrap();
             let mut word = Vec::new();
             io::Read::read_to_end(&mut told, &mut word).unwrap();
             assert_eq!(word, Signals::LOOP_ENDED);
-            // A panic is for the main thread to see.
-            drop(thread.join());
+            assert_eq!(thread.join().is_err(), panics);
+            assert_eq!(seen.load(Ordering::Relaxed), fails);
         }
     }
 }
