@@ -49,7 +49,8 @@ listening() { # FILE: waits for "listening on ADDR" there, prints ADDR
 
 wait_for_port() { # PORT
     for _ in $(seq 200); do (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return; sleep 0.05; done
-    fail "nothing listens on port $1"
+    echo "nothing listens on port $1" >&2
+    return 1
 }
 
 start_origin() { # OPTIONS...: sets origin (ADDR:PORT)
@@ -94,7 +95,10 @@ trace_stop() { # sets calls to their number; the list by name is in $work/strace
 }
 
 machine() { # the line above a table
-    echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo none), Linux $(uname -r), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
+    local dirty=''
+    # Texts and plots are not what is measured.
+    git diff --quiet HEAD -- . ':!*.md' ':!*.svg' 2>/dev/null || dirty=-dirty
+    echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo none)$dirty, Linux $(uname -r), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
 }
 
 # Of the values in a file of the working directory. The best round counts where the same proxy is compared with itself: what else

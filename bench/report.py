@@ -40,7 +40,7 @@ ROWS = [
     *bulk("both", "both ways", ("haproxy", 0.75)),
     ("idle tunnel of 2,000: bytes", ["idle-2000_bytes_per_tunnel"], ("limit", 512)),
     ("idle tunnel of 9,000: bytes", ["idle-9000_bytes_per_tunnel"], ("limit", 512)),
-    ("- wake-ups while held", ["idle-9000_hold_wakeups"], None),
+    ("- wake-ups while held", ["idle-9000_hold_wakeups"], ("limit", 0)),
     ("- CPU while held, %", ["idle-9000_hold_cpu_percent"], ("limit", 0.01)),
     *operation("1k", "request, kept alive, 1 KiB", ("best", 0.70)),
     *operation("64k", "request, kept alive, 64 KiB", ("best", 0.75)),
@@ -48,6 +48,8 @@ ROWS = [
     ("2,000 slow readers: memory, MiB", ["slow_peak_mib"], ("limit", 64)),
     *operation("slow-connect", "CONNECT beside slow readers", ("own", 1.10, "connect_cpu_us")),
     *operation("slow-roundtrips", "round trip beside slow readers", ("own", 1.10, "roundtrips_cpu_us")),
+    *bulk("slow-down", "down beside slow readers", ("own", 1.10, "down_cpu_s_per_gb")),
+    *operation("slow-64k", "request of 64 KiB beside slow readers", ("own", 1.10, "64k_cpu_us")),
     ("resident at start, KiB", ["idle-2000_rss_before_kib"], ("limit", 2300)),
     ("binary, KiB", ["binary_kib"], ("limit", 640)),
     ("system calls: CONNECT, 64-byte echo, close", ["connect_syscalls"], ("limit", 20)),
@@ -98,12 +100,17 @@ class Report:
     def value(self, column, key):
         return self.medians.get((column, key))
 
-    def best(self, key):
-        """The best peer and its value."""
+    def found(self, key):
+        """The peers that have a value, the best first, each as (value, peer)."""
         found = [(value, peer) for peer in self.peers if (value := self.value(peer, key)) is not None]
-        if not found:
-            return None, None
-        return max(found) if key.endswith(MORE_IS_BETTER) else min(found)
+        return sorted(found, reverse=key.endswith(MORE_IS_BETTER))
+
+    def ratios(self, key):
+        """What the first peer has in multiples of each of the others, the best of them first."""
+        own = self.value(self.own, key)
+        if own is None:
+            return ""
+        return ", ".join(f"{own / value:.2f} {peer}" for value, peer in self.found(key) if value)
 
     def verdict(self, key, target):
         """What the target is, and whether it is met (None: nothing to compare with)."""
@@ -115,7 +122,7 @@ class Report:
             other = self.value(self.own, target[2])
             text, allowed = f"≤ {most:.2f} × without", other and most * other
         else:
-            other = self.best(key)[0] if kind == "best" else self.value(kind, key)
+            other = next((value for value, _ in self.found(key)), None) if kind == "best" else self.value(kind, key)
             text, allowed = f"≤ {most:.2f} × {kind}", other and most * other
         if allowed is None:
             return text, None
@@ -123,7 +130,7 @@ class Report:
 
     def table(self):
         """The lines, and whether all targets are met."""
-        head = ["medians", *self.columns, f"{self.own} / best peer", "target", "met"]
+        head = ["medians", *self.columns, f"{self.own} / each peer", "target", "met"]
         lines, good = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"], True
         for label, keys, target in ROWS:
             if not any(self.value(column, key) is not None for column in self.columns for key in keys):
@@ -132,8 +139,7 @@ class Report:
             for column in self.columns:
                 found = [self.value(column, key) for key in keys]
                 cells.append("" if None in found else " / ".join(map(number, found)))
-            own, (best, peer) = self.value(self.own, keys[0]), self.best(keys[0])
-            cells.append(f"{own / best:.2f} ({peer})" if own is not None and best else "")
+            cells.append(self.ratios(keys[0]))
             text, met = self.verdict(keys[0], target) if target else ("", None)
             cells += [text, {True: "yes", False: "**no**", None: ""}[met]]
             good &= met is not False

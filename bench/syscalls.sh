@@ -2,7 +2,7 @@
 # Counts the system calls of the proxy and its peers: for a CONNECT, a 64-byte round trip, a request that keeps its connection, one
 # that does not, and a MiB. Prints a table; fails when the proxy makes more than its limits allow.
 #
-#   bench/syscalls.sh                             all peers (about four minutes)
+#   bench/syscalls.sh                             all peers (about three minutes)
 #   PEERS=adit bench/syscalls.sh                  a quick look
 #   COUNTER=strace bench/syscalls.sh              where perf may not count: the proxy is slowed down
 #
@@ -37,8 +37,7 @@ write_configs
 # Two runs of different length: what the difference costs is the price of the operations alone.
 for peer in $PEERS; do
     for shape in $SHAPES; do
-        start "$peer"
-        if count "$shape" 1 && few_calls=$calls few=$operations && count "$shape" 3; then
+        if start "$peer" && count "$shape" 1 && few_calls=$calls few=$operations && count "$shape" 2; then
             echo "$peer ${shape}_syscalls $(awk "BEGIN { printf \"%.3f\", ($calls - $few_calls) / ($operations - $few) }")" | tee -a "$data" >&2
         else
             [ "$peer" != adit ] || fail "adit failed at $shape"
