@@ -493,8 +493,8 @@ CROWD_BUGS = [
     (
         "an address that is not dialed yet is not judged by new rules",
         "src/proto/session.rs",
-        "            eyeballs.judge_anew();",
-        "            let _ = eyeballs;",
+        "            && eyeballs.judge_anew()\n",
+        "            && eyeballs.to_start().is_some()\n",
     ),
     (
         "what the last request has proven holds under new rules",

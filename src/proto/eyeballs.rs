@@ -155,14 +155,16 @@ impl Eyeballs {
         self.to_start = None;
     }
 
-    /// The rules have changed: the candidate that they have let pass, and that is not dialed yet, is to be judged again.
-    pub fn judge_anew(&mut self) {
-        let Some(attempt) = self.to_start.take().and_then(|place| self.take(place)) else { return };
+    /// The rules have changed: the candidate that they have let pass, and that is not dialed yet, is the next one to judge once
+    /// more. Whether there is one. An older attempt that had to make room for it is not had back.
+    pub fn judge_anew(&mut self) -> bool {
+        let Some(attempt) = self.to_start.take().and_then(|place| self.take(place)) else { return false };
         let address = attempt.address.ip();
         self.last_was_v6 = !address.is_ipv6();
         let waiting = if address.is_ipv6() { &mut self.v6 } else { &mut self.v4 };
         waiting.push_front(address);
         self.start_at = Some(attempt.started);
+        true
     }
 
     /// An attempt that may be decided.
@@ -334,11 +336,11 @@ mod tests {
         race.add(&[V6[0], V6[1], V4[0]], true);
         let first = race.eyeballs.next_candidate(race.now).unwrap();
         race.eyeballs.begin(SocketAddr::new(first, 443), "default".into(), race.now);
-        race.eyeballs.judge_anew();
+        assert!(race.eyeballs.judge_anew());
         assert_eq!((race.eyeballs.to_start(), race.eyeballs.next_due()), (None, Some(race.now)));
         assert_eq!(race.starts(), ["0: 2606:2800::1"]);
         // What is dialed already goes on.
-        race.eyeballs.judge_anew();
+        assert!(!race.eyeballs.judge_anew());
         assert_eq!((race.sleeps_ms(), race.starts()), (250, vec!["1: 203.0.114.1".to_owned()]));
     }
 

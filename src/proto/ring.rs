@@ -109,7 +109,7 @@ impl Pool {
             return None;
         }
         self.lent += PIECE_UNITS;
-        Some(self.spare.pop().unwrap_or_else(|| Storage::allocate(RING_BYTES)))
+        Some(self.spare.pop().unwrap_or_else(|| self.allocate(RING_BYTES)))
     }
 
     /// Lends storage for a wide ring while hardly any is out. Once an eighth is, it is one piece: of the rest, as many slow
@@ -119,10 +119,10 @@ impl Pool {
             return self.lend();
         }
         self.lent += WIDE_PIECES * PIECE_UNITS;
-        Some(self.spare_wide.pop().unwrap_or_else(|| Storage::allocate(WIDE_RING_BYTES)))
+        Some(self.spare_wide.pop().unwrap_or_else(|| self.allocate(WIDE_RING_BYTES)))
     }
 
-    /// Lends storage for a small ring. The last piece is not cut up: who starves can be helped exactly if [`Pool::free`] says so,
+    /// Lends storage for a small ring, unless less than a piece is left: who starves can be helped exactly if [`Pool::free`] says so,
     /// whatever it needs.
     pub fn lend_small(&mut self) -> Option<Storage> {
         if self.free() == 0 { None } else { Some(self.small()) }
@@ -130,7 +130,26 @@ impl Pool {
 
     fn small(&mut self) -> Storage {
         self.lent += 1;
-        self.spare_small.pop().unwrap_or_else(|| Storage::allocate(SMALL_RING_BYTES))
+        self.spare_small.pop().unwrap_or_else(|| self.allocate(SMALL_RING_BYTES))
+    }
+
+    /// What is lent as from now on. Spare storage of other sizes goes where there would be more of all together than may be lent.
+    fn allocate(&mut self, bytes: usize) -> Storage {
+        self.drop_spare();
+        Storage::allocate(bytes)
+    }
+
+    fn drop_spare(&mut self) {
+        let lists = [&mut self.spare_wide, &mut self.spare, &mut self.spare_small];
+        let taken = self.lent + self.pipes * PIPE_UNITS;
+        let mut spare: usize = lists.iter().map(|list| list.iter().map(Storage::units).sum::<usize>()).sum();
+        for list in lists {
+            while taken + spare > self.limit
+                && let Some(storage) = list.pop()
+            {
+                spare -= storage.units();
+            }
+        }
     }
 
     /// Moves what `ring` holds into small storage, if it fits in with `spare_bytes` to spare, and takes back what it had.
@@ -165,6 +184,7 @@ impl Pool {
         let after = (self.pipes + 1) * PIPE_UNITS;
         let may = self.pipes < PIPES_MAX && after <= self.limit / 4 && self.lent + after <= self.limit;
         self.pipes += usize::from(may);
+        self.drop_spare();
         may
     }
 
@@ -629,6 +649,22 @@ mod tests {
             pool.give_back(storage);
         }
         assert_eq!((pool.free(), pool.lent(), pool.is_scarce()), (4, 0, false));
+    }
+
+    #[test]
+    fn spare_storage_of_all_sizes_is_part_of_the_ceiling() {
+        let mut pool = Pool::with_ceiling(64 * RING_BYTES as u64);
+        let mut most = |lend: &mut dyn FnMut(&mut Pool) -> Option<Storage>| {
+            let lent: Vec<Storage> = std::iter::from_fn(|| lend(&mut pool)).collect();
+            let lists = [&pool.spare, &pool.spare_wide, &pool.spare_small];
+            let spare: usize = lists.iter().map(|list| list.iter().map(Storage::units).sum::<usize>()).sum();
+            assert!(pool.taken() + spare <= pool.limit, "{} lent, {spare} spare", pool.taken());
+            lent.into_iter().for_each(|storage| pool.give_back(storage));
+        };
+        most(&mut Pool::lend_wide);
+        most(&mut Pool::lend);
+        most(&mut Pool::lend_small);
+        most(&mut Pool::lend);
     }
 
     #[test]

@@ -265,7 +265,11 @@ impl Session {
     /// How `step` went. Changes the state, and with it the deadline.
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
         // What the kernel says when it has given up: `TimedOut`, or what a router said last.
-        if let Step::Read(side) | Step::Write(side) | Step::TakeError(side) = step
+        if let Step::Read(side)
+        | Step::Write(side)
+        | Step::Fill(side)
+        | Step::Drain(side)
+        | Step::TakeError(side) = step
             && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
         {
             self.vanished.get_or_insert(side);
@@ -403,15 +407,17 @@ impl Session {
         if let State::Authenticating(shown) = &mut self.state {
             shown.lookup = Lookup::ToAsk;
         }
-        if let State::Dialing(eyeballs) = &mut self.state {
-            eyeballs.judge_anew();
-            self.dial_next(now, policy);
-        }
         match (&mut self.http, &self.state) {
             // Between two requests there is nothing but what the last one has proven.
             (Some(http), State::Idle | State::ReadingHead(_)) => http.forget_proof(),
             (Some(http), _) => http.outdate(),
             (None, _) => {}
+        }
+        if let State::Dialing(eyeballs) = &mut self.state
+            && eyeballs.judge_anew()
+        {
+            // It is queued, for what was to be dialed: nothing else would wake it before its deadline.
+            self.dial_next(now, policy);
         }
     }
 

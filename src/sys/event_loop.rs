@@ -249,9 +249,10 @@ impl EventLoop {
             self.pipes.next_deadline(),
             self.names.next_deadline(),
             self.access_log.next_deadline(),
-            // While accepting pauses, no listener closes.
-            self.accept_resumes.or_else(|| self.listeners.iter().filter_map(|(_, it)| it.closes_at).min()),
-            self.held.as_ref().map(Held::due),
+            // While accepting pauses, or a client is held, no listener closes.
+            self.accept_resumes
+                .or_else(|| self.held.as_ref().map(Held::due))
+                .or_else(|| self.listeners.iter().filter_map(|(_, it)| it.closes_at).min()),
             self.grace_over,
         ];
         due.into_iter().flatten().min().map(|due| Duration::from_millis(due.since(self.clock())))

@@ -139,6 +139,9 @@ impl Pipes {
         }
         match self.spare.pop().map_or_else(Pipe::open, Ok) {
             Ok(pipe) => {
+                if self.spare.is_empty() {
+                    self.spare_until = None;
+                }
                 self.lent.push(Lent { key, from, pipe, bytes: 0 });
                 self.lent.last_mut()
             }

@@ -228,6 +228,7 @@ impl World {
             zone.insert(name.to_string(), Truth { counts, exists: true, aliases: 0, ttl_s });
         }
         let mut network = Network::new(zone);
+        network.is_steady = true;
         let names = ResolverConfig {
             nameservers: Vec::new(),
             search: Vec::new(),

@@ -919,6 +919,23 @@ fn tunneling_the_client_vanishes_with_bytes_for_it() {
     script.ends(EndReason::ClientVanished);
 }
 
+/// Whatever is due is started by the deadline alone, which also sees to it that the session runs.
+#[test]
+fn dialing_other_rules_when_the_next_attempt_is_due() {
+    let mut script = Script::resolving();
+    script.resolved(&[PUBLIC, MORE_PUBLIC]);
+    script.does(dial(PUBLIC), Outcome::Done);
+    script.waits();
+    script.now = script.now.after(ATTEMPT_DELAY_MS);
+    script.session.on_policy(script.now, &script.policy);
+    script.waits();
+    assert!(script.session.deadline().is_some_and(|(_, due)| due <= script.now));
+    script.session.on_deadline(script.now, &script.policy);
+    assert!(
+        matches!(script.session.step(), Step::Dial(_, address) if address.ip().to_string() == MORE_PUBLIC)
+    );
+}
+
 #[test]
 fn tunneling_storage_is_scarce() {
     let mut script = Script::tunneling();

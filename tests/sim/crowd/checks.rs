@@ -8,7 +8,7 @@ use adit::proto::session::{Outcome, Step};
 use adit::sys::shared::Admission;
 
 use super::peers::{Ending, State};
-use super::{Plot, RING_BYTES, SHOWN, Settings, World};
+use super::{Entry, Plot, RING_BYTES, SHOWN, Settings, World};
 
 impl World {
     /// No connection is made, nor used again, for what the settings in force deny; and who has begun to ask under them is known
@@ -61,6 +61,10 @@ impl World {
         let is_held = self.entries.iter().any(|(_, entry)| entry.session.holds_storage());
         assert_eq!(lent > 0, is_held, "storage that nobody has");
         assert!((lent * RING_BYTES) as u64 <= self.storage_max, "more storage than there is");
+        let asleep = self.entries.iter().filter(|(_, entry)| !entry.queued && !entry.starved);
+        for (_, Entry { session, .. }) in asleep {
+            assert!(session.may_wait(), "nothing wakes {session:?}");
+        }
         let counted = self.entries.iter().filter(|(_, entry)| entry.counted).count();
         assert!(counted <= self.sessions_max);
         for &(_, key) in &self.waiting {

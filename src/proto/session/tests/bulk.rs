@@ -105,6 +105,21 @@ fn bulk_end_that_is_none_loses_nothing() {
 }
 
 #[test]
+fn bulk_a_side_vanishes() {
+    let mut script = Script::bulk(Side::Client);
+    script.event(Side::Client, BROKEN);
+    script.does(Step::Fill(Side::Client), Outcome::Failed(Failure::TimedOut));
+    script.ends(EndReason::ClientVanished);
+
+    let mut script = Script::bulk(Side::Upstream);
+    script.does(Step::Fill(Side::Upstream), Outcome::Moved(1_000));
+    script.event(Side::Client, BROKEN);
+    script.does(Step::Drain(Side::Client), Outcome::Failed(Failure::Unreachable));
+    script.does(Step::Read(Side::Client), Outcome::Eof);
+    script.ends(EndReason::ClientVanished);
+}
+
+#[test]
 fn bulk_without_a_pipe_goes_through_rings() {
     let mut script = Script::bulk(Side::Client);
     script.does(Step::Fill(Side::Client), Outcome::NoStorage);
