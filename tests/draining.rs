@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use support::TempFile;
 use support::client::Client;
 use support::dns_server::{Answer, DnsServer};
+use support::http_origin::ByHand;
 use support::origin::{BlackHole, Origin, receive};
 use support::proxy::Proxy;
+use support::wire::ok;
+use support::{Ending, TempFile};
 
 #[test]
 fn a_race_leaves_the_winner_and_nobody_else() {
@@ -119,6 +121,32 @@ fn a_new_process_takes_over_without_a_failed_connection() {
     for client in storm {
         assert!(client.join().expect("no connection fails") > 0);
     }
+}
+
+#[test]
+fn who_comes_while_a_listener_goes_is_for_the_next_process() {
+    let origin = Origin::echo();
+    let target = origin.addr.to_string();
+    let mut old = Proxy::open(&[]);
+    let web = ByHand::open();
+    let mut client = old.wire();
+    client.get(&web.url("/"));
+    let mut kept = web.accept();
+    kept.read_request();
+    kept.send(ok("ok"));
+    assert_eq!(client.read_response("GET").text(), "ok");
+    let next = Proxy::open(&["--listen", &old.addr.to_string()]);
+    old.signal(Signal::TERM);
+    // When what it kept for other requests is closed, its listener begins no more connections. For half a second it still stands,
+    // and the kernel gives it about half of them: their first packets are dropped and sent again.
+    assert_eq!(kept.read_end(), Ending::Eof);
+    let tunnels: Vec<Client> = (0..16).map(|_| next.tunnel(&target)).collect();
+    for mut tunnel in tunnels {
+        tunnel.finish();
+        tunnel.read_rest();
+        assert_eq!(next.access_of(tunnel.local).end, "done");
+    }
+    assert_eq!(old.ended().code(), Some(0));
 }
 
 #[test]
