@@ -497,12 +497,6 @@ CROWD_BUGS = [
         "            && eyeballs.to_start().is_some()\n",
     ),
     (
-        "what the last request has proven holds under new rules",
-        "src/proto/session.rs",
-        "(Some(http), State::Idle | State::ReadingHead(_)) => http.forget_proof(),",
-        "(Some(_), State::Idle | State::ReadingHead(_)) => {}",
-    ),
-    (
         "a connection that was dialed under other rules is kept",
         "src/proto/session/forwarding.rs",
         "            && !http.outdated\n",

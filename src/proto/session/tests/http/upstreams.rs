@@ -570,3 +570,19 @@ fn forwarding_reused_connection_dies_when_the_client_has_ended() {
     script.expires(Kind::ClientLeft, CLIENT_LEFT_MS - 500);
     script.ends_after(EndReason::ClientLeft, &["done", "client_left"]);
 }
+
+/// What was proven by rules that are in force no more is judged again: an idle connection that others have made since then.
+#[test]
+fn kept_and_then_other_rules() {
+    for reuses in [true, false] {
+        let mut script = Script::kept();
+        let origin = script.parked.pop().unwrap();
+        if !reuses {
+            script.policy.rules = rules_denying(PUBLIC);
+        }
+        script.session.on_policy(script.now, &script.policy);
+        script.comes(GET);
+        assert_eq!(script.session.step(), Step::TakeIdle);
+        assert_eq!(script.session.may_reuse(&origin, &script.policy), reuses);
+    }
+}
