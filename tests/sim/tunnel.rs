@@ -477,7 +477,8 @@ impl World {
                 (Step::Read(Side::Upstream) | Step::Fill(Side::Upstream), Some(Outcome::Moved(count))) => {
                     self.taken.1 += count;
                 }
-                (Step::Authenticate, _) => self.asked_at = self.now,
+                // Not when it is asked anew: its client has been waiting since then.
+                (Step::Authenticate, _) if self.asked_anew == 0 => self.asked_at = self.now,
                 (Step::Resolve, _) if self.policy.users.is_none() => self.asked_at = self.now,
                 _ => {}
             }
