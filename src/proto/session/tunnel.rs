@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// Whether bytes that came from `side` are in a pipe. Once there are none, the session needs none; to be asked behind
-    /// [`Session::detach`].
+    /// [`Session::return_storage`].
     #[must_use]
     pub fn holds_pipe(&self, side: Side) -> bool {
         match side {
