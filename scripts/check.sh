@@ -22,6 +22,9 @@ step() { # NAME COMMAND...
         return
     fi
     printf 'FAIL  %s: see %s\n' "$name" "$log"
+    # First which tests have failed, then why each has: the end below may be another program's, or all of one message.
+    awk '/^test .* FAILED$/ && n++ < 40 { sub(/ \.\.\. .*/, ""); print "failed:", $2 }' "$log"
+    awk '/ panicked at / { more = 8; if (n++ == 20) exit } /^$|^----/ { more = 0 } more-- > 0 { print substr($0, 1, 300) }' "$log"
     # What cargo compiled does not help; what failed does.
     grep -vE '^ *(Compiling|Downloaded|Downloading|Checking|Documenting|Fresh|Locking|Updating) |^test .* ok$|^$' "$log" | tail -60
     echo "$passed passed, $((failed_tests > 0 ? failed_tests : 1)) failed"
