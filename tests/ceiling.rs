@@ -316,14 +316,16 @@ fn urgent_data_is_passed_on_with_the_rest() {
 #[test]
 fn descriptors_exhausted_by_the_last_client_in_the_queue() {
     // The first call that fails meets an empty queue: nobody waits, and nothing may go round and round because of it.
-    let proxy = Launch::new(&ALLOW_LOOPBACK).descriptors(40).start();
+    let options = [&ALLOW_LOOPBACK[..], &["--head-timeout", "600"]].concat();
+    let proxy = Launch::new(&options).descriptors(40).start();
     let mut clients = Vec::new();
     let at_rest = proxy.descriptors();
-    while proxy.descriptors() < 40 {
+    while proxy.descriptors_within(40) < 40 {
         let before = proxy.descriptors();
         clients.push(proxy.client());
         until("it to be accepted", || (proxy.descriptors() > before).then_some(()));
     }
+    proxy.log.wait("the exhaustion", |line| line.contains("not accepting connections"));
     drop(clients);
     until("all to be gone", || (proxy.descriptors() <= at_rest).then_some(()));
     let before = proxy.cpu_ticks();

@@ -240,6 +240,13 @@ impl Proxy {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
+    /// Those that count against a limit of so many: what it has inherited, from whoever runs the tests, may lie beyond.
+    pub fn descriptors_within(&self, limit: u32) -> usize {
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let number = |link: &std::fs::DirEntry| link.file_name().to_string_lossy().parse::<u32>().unwrap();
+        links.filter(|link| number(link.as_ref().unwrap()) < limit).count()
+    }
+
     /// Times that its threads went to sleep by themselves, all together (`proc(5)`, `status`): every wake-up is followed by one.
     pub fn sleeps(&self) -> u64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
