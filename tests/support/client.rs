@@ -163,8 +163,8 @@ impl Client {
         let mut raw = Vec::new();
         let mut byte = [0];
         while !raw.ends_with(b"\r\n\r\n") {
-            let n = self.stream.read(&mut byte).unwrap_or_else(|e| panic!("{e} after {:?}", text(&raw)));
-            assert!(n == 1, "end of file after {:?}", text(&raw));
+            // Not `read`: with a timeout it is interrupted when the process was stopped and goes on (signal(7)).
+            self.stream.read_exact(&mut byte).unwrap_or_else(|e| panic!("{e} after {:?}", text(&raw)));
             raw.push(byte[0]);
             assert!(raw.len() < 64 * 1024, "no end of the head");
         }
