@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import struct
@@ -23,7 +24,7 @@ import time
 import zlib
 
 import netns
-from netns import Failed, Nameserver, figure, require
+from netns import Failed, Nameserver, NotRun, figure, require
 
 PROXY, ORIGIN = "10.77.1.1", "10.77.2.2"
 HTTP, ECHO, FULL = 8000, 8001, 8002
@@ -303,20 +304,26 @@ GOOD = {"loss": 0, "delay_ms": 0, "jitter_ms": 0, "kbyte_s": 0, "queue_kbyte": 6
 class Scene:
     """A proxy with its access log, and what must be the same behind as before."""
 
-    def __init__(self, world, name, *options):
+    def __init__(self, world, name, *options, by=()):
         self.world, self.name = world, name
         self.work = tempfile.TemporaryDirectory(prefix="adit-faults-")
         self.log = os.path.join(self.work.name, "access.log")
-        self.options = options
+        self.options, self.by, self.adit = options, by, netns.Proxy.adit
+        if by:
+            # Whoever it is run as can reach it, and write the log.
+            os.chmod(self.work.name, 0o777)
+            self.adit = shutil.copy(self.adit, self.work.name)
         world.both(**GOOD)
         self.proxy = self.start(self.log)
         self.exchanges = 0
         self.recovery_s = None
 
     def start(self, log):
-        options = ["--client=10.77.0.0/16", "--allow=10.77.0.0/16", f"--nameserver={ORIGIN}", "-n2", "--keepalive-timeout=1",
-                   f"--access-log={log}", *self.options]
-        return netns.Proxy(*options, listen=[f"{PROXY}:8080"], namespace=self.world.space)
+        options = ["--client=10.77.0.0/16", "--allow=10.77.0.0/16", f"--nameserver={ORIGIN}", "-n2", f"--access-log={log}",
+                   *self.options]
+        if not any(option.startswith("--keepalive-timeout") for option in options):
+            options.append("--keepalive-timeout=1")
+        return netns.Proxy(*options, listen=[f"{PROXY}:8080"], namespace=self.world.space, by=self.by, adit=self.adit)
 
     def stop(self):
         self.proxy.stop()
@@ -335,6 +342,15 @@ class Scene:
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def cpu(self):
+        """Seconds of CPU time so far, and how often a thread was given the CPU."""
+        seconds = times = 0
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{task}/schedstat") as file:
+                on_cpu, _, slices = map(int, file.read().split())
+                seconds, times = seconds + on_cpu / 1e9, times + slices
+        return seconds, times
 
     def rss_kib(self):
         with open(f"/proc/{self.pid}/status") as status:
@@ -395,14 +411,14 @@ class Scene:
         require(rss_after <= rss + RSS_SLACK_KIB, f"{rss} KiB resident before, {rss_after} after")
 
 
-def scene(name, *options, crowd=100, fault=None):
+def scene(name, *options, crowd=100, fault=None, by=()):
     """Makes a scene of a function: it is given a proxy that has seen so many at once, and what is left behind is checked, and
     that the fault happened to packets."""
     def decorate(play):
         @functools.wraps(play)
         def run(world):
             async def whole():
-                here = Scene(world, name, *options)
+                here = Scene(world, name, *options, by=by)
                 try:
                     await here.begin(crowd)
                     others = await play(here)
@@ -599,6 +615,102 @@ async def names(here):
     began = time.monotonic()
     await gather(*busy)
     here.recovery_s = time.monotonic() - began
+
+
+FILE_MAX = "/proc/sys/fs/file-max"
+QUIET_S = 2
+CPU_MAX = 0.05  # of one core; a loop that spins takes all of it
+
+
+@contextlib.contextmanager
+def no_files_left():
+    """The table of open files is full, for all of the machine but for root: a limit below what is open already. However it ends,
+    the limit is what it was."""
+    with open(FILE_MAX) as file:
+        before = file.read()
+
+    def become(limit):
+        with open(FILE_MAX, "w") as file:
+            file.write(limit)
+
+    # A signal that would end this program is an exception, so that what it has done is undone.
+    def end(*_):
+        raise SystemExit("ended by a signal")
+
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        become("1")
+        yield
+    finally:
+        become(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def require_file_max():
+    try:
+        with open(FILE_MAX, "r+") as file:
+            file.write(file.read())
+        with no_files_left():
+            tried = subprocess.run([*NOBODY, "true"], capture_output=True)
+    except OSError as error:
+        raise NotRun(f"{FILE_MAX} cannot be set: {error}") from None
+    if tried.returncode == 0:
+        raise NotRun(f"{FILE_MAX} is set, but binds nobody: not this kernel's own")
+
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+KEPT_S = 8
+
+
+@scene("enfile", f"--keepalive-timeout={KEPT_S}", by=NOBODY)
+async def enfile(here):
+    """the system's table of open files is full for some seconds, for all but root"""
+    require_file_max()
+    get = f"GET http://{ORIGIN}:{HTTP}/1/1000/length HTTP/1.1\r\nHost: {ORIGIN}:{HTTP}\r\n\r\n".encode()
+    async with contextlib.AsyncExitStack() as stack:
+        tunnels = [await stack.enter_async_context(tunnel(ORIGIN, ECHO)) for _ in range(20)]
+        idle = [await stack.enter_async_context(connection()) for _ in range(20)]
+        for reader, writer in idle:
+            writer.write(get)
+            await body(reader, await reader.readuntil(b"\r\n\r\n"), lambda _: None)
+        accepted = here.descriptors()
+        asks = await stack.enter_async_context(connection())
+        here.exchanges += len(tunnels) + len(idle) + 1
+        async with asyncio.timeout(DEADLINE_S / 2):
+            while here.descriptors() == accepted:
+                await asyncio.sleep(0.02)
+            with no_files_left():
+                began = time.monotonic()
+                # They stand in the queues of the listeners.
+                waiting = asyncio.create_task(here.storm(50))
+                for reader, _ in idle:
+                    require(await reader.read() == b"", "an idle client is told something")
+                gave_up = time.monotonic() - began
+                require(gave_up < KEPT_S / 2, f"idle clients were given up after {gave_up:.1f} s")
+                asks[1].write(f"CONNECT {ORIGIN}:{ECHO} HTTP/1.1\r\nHost: {ORIGIN}:{ECHO}\r\n\r\n".encode())
+                answer = await asks[0].read()
+                require(answer.startswith(b"HTTP/1.1 503 "), f"no socket for an upstream, and the answer is {answer!r}")
+                (cpu, times), began = here.cpu(), time.monotonic()
+                await asyncio.sleep(QUIET_S)
+                (cpu_after, times_after), took = here.cpu(), time.monotonic() - began
+                for each in tunnels:
+                    await echo(*each)
+                require(not waiting.done(), "nothing was tested: all are served")
+            began = time.monotonic()
+            await waiting
+            here.recovery_s = time.monotonic() - began
+        share, wakeups = (cpu_after - cpu) / took, (times_after - times) / took
+        figure(f"{share:.2%} of a core and {wakeups:.0f} wake-ups a second while 50 clients wait to be accepted")
+        require(share < CPU_MAX, f"it spins: {share:.1%} of a core")
+        said = here.proxy.said()
+        counts = [said.count(text) for text in ("not accepting connections: ", "accepting connections again")]
+        require(1 <= counts[0] == counts[1] <= 2, f"each loop says once that it stops accepting, and that it goes on: {said}")
+        for each in tunnels:
+            await echo(*each)
+    return {"connection_limit_reached": 1}
 
 
 def table(rows):

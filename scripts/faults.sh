@@ -7,7 +7,8 @@
 #   scripts/faults.sh [SCENE...]     ADIT=path takes another binary; SEED=7 loses other packets
 #   scripts/faults.sh list           the scenes
 #
-# Needs root, python3 and a kernel with tun; installs `ip`, curl and sysctl (Debian). The machine's own network is not touched.
+# Needs root, python3 and a kernel with tun; installs `ip`, curl and sysctl (Debian). The machine's own network is not touched. One
+# scene, enfile, lets nobody on the machine but root open a file for some seconds; where it may not, it says that it was not run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

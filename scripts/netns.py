@@ -15,6 +15,10 @@ class Failed(Exception):
     """Something is not as promised; the text says what."""
 
 
+class NotRun(Exception):
+    """This machine does not let us test it; the text says why."""
+
+
 def require(holds, text):
     if not holds:
         raise Failed(text)
@@ -88,12 +92,12 @@ class Helper:
 
 
 class Proxy:
-    """The binary, in the namespace if one is named."""
+    """The binary, in the namespace if one is named, by way of another command if there is one."""
     adit = ""
 
-    def __init__(self, *options, listen, namespace=None):
+    def __init__(self, *options, listen, namespace=None, by=(), adit=None):
         self.log = tempfile.NamedTemporaryFile("r", prefix="adit-", suffix=".log")
-        command = [self.adit, *(f"--listen={address}" for address in listen), "--hosts=/dev/null", *options]
+        command = [*by, adit or self.adit, *(f"--listen={address}" for address in listen), "--hosts=/dev/null", *options]
         if namespace:
             # `ip` gives way to it, so that the child's id is the proxy's.
             command = ["ip", "netns", "exec", namespace, *command]
@@ -125,16 +129,19 @@ class Proxy:
 
 def run(scenes, *arguments):
     """Calls functions, whose documentation says what they show, with these arguments; how many failed."""
-    failed = 0
+    failed = not_run = 0
     for scene in scenes:
         print(f"-- {scene.__doc__}", flush=True)
         try:
             scene(*arguments)
             figure("ok")
+        except NotRun as why:
+            not_run += 1
+            figure(f"NOT RUN: {why}")
         except (Failed, OSError, EOFError) as why:
             failed += 1
             figure(f"FAILED: {why!r}" if not isinstance(why, Failed) else f"FAILED: {why}")
-    print(f"{len(scenes) - failed} passed, {failed} failed")
+    print(f"{len(scenes) - failed - not_run} passed, {failed} failed, {not_run} not run")
     return failed
 
 
