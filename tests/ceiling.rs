@@ -6,6 +6,7 @@ mod support;
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 
 use support::client::Client;
@@ -368,4 +369,27 @@ fn a_full_disk_is_said_once() {
     let warnings: Vec<&String> = log.iter().filter(|line| line.contains(" WARN ")).collect();
     assert_eq!(warnings.len(), 2, "when it begins and, with the number of lines, at the end: {warnings:#?}");
     assert!(warnings[1].contains("5 lines"), "{warnings:#?}");
+}
+
+#[test]
+fn memory_returns_when_a_crowd_has_left() {
+    const TUNNELS: usize = 400;
+    /// What the table of sessions takes for them, at least.
+    const KIB: u64 = TUNNELS as u64 * 320 / 1024;
+    // Clients and origin are threads of this process.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let origin = Origin::echo();
+    let proxy = Proxy::open(&["--access-log", "off"]);
+    let open = || {
+        let mut tunnels: Vec<Client> = (0..TUNNELS).map(|_| proxy.tunnel(&origin.addr.to_string())).collect();
+        tunnels.iter_mut().for_each(|tunnel| tunnel.echo(b"hello"));
+        tunnels
+    };
+    for _ in 0..2 {
+        let tunnels = open();
+        let with_all = proxy.resident_kib();
+        drop(tunnels);
+        until("memory to return", || (proxy.resident_kib() + KIB <= with_all).then_some(()));
+    }
 }

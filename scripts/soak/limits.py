@@ -7,10 +7,10 @@ FREE_LISTS_KIB = LOOPS * (512 + 512 + 128)
 MEMORY_SLACK_KIB = FREE_LISTS_KIB + LOOPS * 512 + 1024
 # From the first quarter of a run to its last, in the median: what grows a little with each minute.
 MEMORY_DRIFT_KIB = 512
-# The first crowd may leave so much for each of its tunnels, for the tables of sessions, sources and timers stay as large as they
-# were. Any of them may fill the free lists; the rest is for the allocator, and for loops that share the tunnels otherwise.
-CROWD_KEPT_BYTES = 512
-CROWD_SLACK_KIB = FREE_LISTS_KIB + 512
+# Some seconds after a crowd has left, its tables and the free lists have been given back. What the allocator cannot give back, because
+# a small piece of it is in use or kept for the next who asks, stays.
+CROWD_SLACK_KIB = 3584
+GIVEN_BACK_S = 15
 IDLE_WINDOW_S = 2
 IDLE_CPU_MS = 4
 IDLE_WAKEUPS = 20

@@ -81,6 +81,15 @@ impl Deadlines {
         }
     }
 
+    /// No session has a key as large as `keys`: gives back what was for such.
+    pub fn shrink(&mut self, keys: usize) {
+        debug_assert!(self.set.iter().skip(keys).all(|&entry| entry == NONE), "forgotten while it is set");
+        self.set.truncate(keys);
+        // In two steps: glibc remembers the size of a large block that is freed, and not of one that becomes small.
+        self.set.shrink_to(1);
+        self.set.shrink_to_fit();
+    }
+
     /// When session `key` is to be looked at.
     #[must_use]
     pub fn get(&self, key: usize) -> Option<Tick> {

@@ -152,6 +152,11 @@ impl Pool {
         }
     }
 
+    /// Gives all that is spare to the allocator.
+    pub fn free_spare(&mut self) {
+        (self.spare_wide, self.spare, self.spare_small) = (Vec::new(), Vec::new(), Vec::new());
+    }
+
     /// Moves what `ring` holds into small storage, if it fits in with `spare_bytes` to spare, and takes back what it had.
     pub fn tighten(&mut self, ring: &mut Ring, spare_bytes: usize) {
         let fits = ring.len() + spare_bytes <= SMALL_RING_BYTES;

@@ -13,6 +13,8 @@ mod authenticating;
 mod directing;
 mod settling;
 mod shortage;
+mod table;
+mod tidying;
 mod upstreams;
 
 use std::collections::VecDeque;
@@ -43,6 +45,7 @@ use crate::proto::tick::Tick;
 use accepting::{Held, Listener};
 use authenticating::Door;
 use shortage::IdleClients;
+use table::Table;
 use upstreams::Upstreams;
 
 /// Events fetched with one poll.
@@ -114,10 +117,12 @@ pub struct EventLoop {
     /// One that is beyond the limit of sessions, while other loops look for a place.
     held: Option<Held>,
     idle_clients: IdleClients,
-    sessions: Slab<Entry>,
+    sessions: Table<Entry>,
     refusing: usize,
     run_queue: VecDeque<usize>,
     ended: Vec<usize>,
+    /// What is too large for those who are left is given back then.
+    tidy_at: Option<Tick>,
     /// Sessions that found the free list empty, in that order.
     starved: VecDeque<usize>,
     deadlines: Deadlines,
@@ -157,10 +162,11 @@ impl EventLoop {
             accept_resumes: None,
             held: None,
             idle_clients: IdleClients::default(),
-            sessions: Slab::new(),
+            sessions: Table::default(),
             refusing: 0,
             run_queue: VecDeque::new(),
             ended: Vec::new(),
+            tidy_at: None,
             starved: VecDeque::new(),
             deadlines: Deadlines::default(),
             pool: Pool::with_ceiling(config.buffer_bytes),
@@ -224,6 +230,7 @@ impl EventLoop {
             self.expire();
             self.free_ended();
             self.feed_starved();
+            self.tidy();
             if self.is_drained() {
                 self.quit();
                 return Ok(());
@@ -254,6 +261,7 @@ impl EventLoop {
                 .or_else(|| self.held.as_ref().map(Held::due))
                 .or_else(|| self.listeners.iter().filter_map(|(_, it)| it.closes_at).min()),
             self.grace_over,
+            self.tidy_at,
         ];
         due.into_iter().flatten().min().map(|due| Duration::from_millis(due.since(self.clock())))
     }
@@ -333,7 +341,11 @@ impl EventLoop {
             let Some(step) = self.sessions.get(key).map(|entry| entry.session.step()) else { return };
             match step {
                 Step::Wait => {
-                    debug_assert!(self.sessions[key].session.may_wait(), "{:?}", self.sessions[key].session);
+                    debug_assert!(
+                        self.sessions.get(key).is_some_and(|entry| entry.session.may_wait()),
+                        "{:?}",
+                        self.sessions.get(key).map(|entry| &entry.session)
+                    );
                     return self.settle(key);
                 }
                 Step::End(reason) => {

@@ -28,7 +28,7 @@ const DISCARD_BYTES: usize = 16 * 1024;
 
 /// All that an idle tunnel takes, but for its deadline and its name. In debug builds mio's sockets are larger.
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(size_of::<Entry>() <= 344);
+const _: () = assert!(size_of::<super::table::Place<Entry>>() <= 344);
 
 /// A listening socket.
 pub(super) struct Listener {
@@ -160,8 +160,7 @@ impl EventLoop {
             }
             Some((refusal, rule)) => Session::refused(address, refusal, rule, self.now, policy),
         };
-        let slot = self.sessions.vacant_entry();
-        let key = slot.key();
+        let key = self.sessions.next_key();
         let interests = stream::interests();
         if let Err(error) = self.poll.registry().register(&mut client, Token(key), interests) {
             log::warn!("{address}: cannot watch the connection: {error}");
@@ -175,7 +174,7 @@ impl EventLoop {
             session.on_drain(self.now);
         }
         let sockets = Sockets::new(client);
-        slot.insert(Entry {
+        self.sessions.insert(Entry {
             session,
             sockets,
             queued: false,

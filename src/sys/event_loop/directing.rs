@@ -23,7 +23,7 @@ impl EventLoop {
         let LoopSettings { policy, buffer_bytes, sources, names, access_log, open, close } = settings;
         self.upstreams.start_over(policy.timeouts.keepalive_ms);
         let old = std::mem::replace(&mut self.policy, policy);
-        for (_, entry) in &mut self.sessions {
+        for (_, entry) in self.sessions.iter_mut() {
             entry.session.on_policy(self.now, &self.policy);
         }
         self.ask_anew(old.users.as_ref());
@@ -67,8 +67,10 @@ impl EventLoop {
             self.upstreams.close_idle();
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
             for key in keys {
-                self.sessions[key].session.on_drain(self.now);
-                self.settle(key);
+                if let Some(entry) = self.sessions.get_mut(key) {
+                    entry.session.on_drain(self.now);
+                    self.settle(key);
+                }
             }
         }
     }
@@ -86,8 +88,10 @@ impl EventLoop {
         for tell in [Session::on_grace_over, |session: &mut Session, _, _: &_| session.on_quit()] {
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
             for key in keys {
-                tell(&mut self.sessions[key].session, self.now, &self.policy);
-                self.queue(key);
+                if let Some(entry) = self.sessions.get_mut(key) {
+                    tell(&mut entry.session, self.now, &self.policy);
+                    self.queue(key);
+                }
             }
             for _ in 0..self.run_queue.len() {
                 self.run_next();

@@ -53,7 +53,7 @@ impl EventLoop {
 
     pub(super) fn free_ended(&mut self) {
         while let Some(key) = self.ended.pop() {
-            let Some(mut entry) = self.sessions.try_remove(key) else { continue };
+            let Some(mut entry) = self.sessions.remove(key) else { continue };
             entry.session.return_storage(&mut self.pool);
             self.pipes.settle(key, |side| entry.session.holds_pipe(side), &mut self.pool, self.now);
             if entry.looking_up {
@@ -68,6 +68,7 @@ impl EventLoop {
             }
             let session = entry.session;
             entry.sockets.close(|side| session.closes_with_reset(side));
+            self.plan_tidying();
             // Descriptors have come free: those who wait outside may come in.
             if self.accept_resumes.is_some() {
                 self.accept_resumes = Some(self.now);

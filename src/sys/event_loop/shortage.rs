@@ -2,6 +2,7 @@
 //! waits has its turn.
 
 use super::EventLoop;
+use super::table::give_back;
 use crate::proto::tick::Tick;
 use crate::sys::shared::{Message, Short};
 
@@ -19,6 +20,12 @@ pub(super) struct IdleClients {
     found: Vec<(Tick, usize)>,
     next_search: Tick,
     next_question: Tick,
+}
+
+impl IdleClients {
+    pub(super) fn shrink(&mut self) {
+        give_back(&mut self.found);
+    }
 }
 
 impl EventLoop {

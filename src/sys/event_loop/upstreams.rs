@@ -7,6 +7,7 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use super::super::stream;
+use super::table::give_back;
 use super::{SESSION_KEYS, UPSTREAM_TOKEN};
 use crate::proto::eyeballs::PLACES;
 use crate::proto::pool::{Limits, Origin, Pool};
@@ -69,6 +70,12 @@ impl Upstreams {
         // Smaller than `NOBODY`: asserted above.
         self.owners[index] = ((key << PLACE_BITS) + usize::from(place)) as u32;
         Token(UPSTREAM_TOKEN + index)
+    }
+
+    /// No session is left: there is nobody to own one.
+    pub(super) fn forget_owners(&mut self) {
+        self.owners.clear();
+        give_back(&mut self.owners);
     }
 
     /// A poll has said so much, of at most `most`. It has told all only if there was room for more.
