@@ -401,15 +401,16 @@ async def slow_head(client, rng):
         await client.to_end()  # no byte, no line
         return
     client.expect({None, 408}, {"http_request_error"} if leaves == "waits" else {"http_request_error", *DEAD_ENDS})
-    await client.send(b"C")
-    for byte in b"ONNECT slow":
-        await asyncio.sleep(rng.random() * 0.1)
-        await client.send(bytes([byte]))
-    if leaves == "waits":
-        await client.to_end()
-    elif leaves == "reset":
+    # On a machine that is too slow for this script its time may be over before all is sent. Its access line is checked all the same.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for byte in b"CONNECT slow":
+            await client.send(bytes([byte]))
+            await asyncio.sleep(rng.random() * 0.1)
+        if leaves == "waits":
+            await client.to_end()
+    if leaves == "reset":
         client.reset()
-    else:
+    elif leaves == "vanish":
         client.vanish()
 
 
