@@ -159,7 +159,9 @@ fn check_again(edit: &ResponseEdit, read: &ResponseHead, out: &[u8], to: AnswerT
 
 /// A response that is the last one says so instead.
 fn out_says_upgrade(out: &[u8]) -> bool {
-    out.windows(b"Connection: upgrade\r\n".len()).any(|window| window == b"Connection: upgrade\r\n")
+    // Not the end of another field's name.
+    let line = b"\r\nConnection: upgrade\r\n";
+    out.windows(line.len()).any(|window| window == line)
 }
 
 /// Name and value of each field line, cut out as simply as possible.
