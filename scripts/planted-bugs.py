@@ -40,10 +40,16 @@ BUGS = [
         "self.start",
     ),
     (
-        "who waits for storage is told for one direction only",
-        "src/proto/session/storage.rs",
-        "for half in [&mut self.up, &mut self.down] {\n            if half.is_starved() {",
-        "for half in [&mut self.up] {\n            if half.is_starved() {",
+        "a tunnel waits for storage, which it can do without",
+        "src/proto/session/tunnel.rs",
+        "Outcome::NoStorage => half.supply = Supply::Scarce,",
+        "Outcome::NoStorage => half.supply = Supply::Starved,",
+    ),
+    (
+        "what is passed on without being held is not counted",
+        "src/proto/session/tunnel.rs",
+        "                half.count(count);\n                half.weigh(count, PLENTY_BYTES);",
+        "                half.weigh(count, PLENTY_BYTES);",
     ),
     (
         "an address is dialed without being judged",
@@ -169,7 +175,7 @@ BUGS = [
     (
         "who finds no pipe asks for one for ever",
         "src/proto/relay.rs",
-        "        self.bulk = 0;\n",
+        "        self.bulk = self.bulk.min(0);\n",
         "",
     ),
     (
@@ -194,6 +200,12 @@ BUGS = [
 
 # The same for plain HTTP.
 HTTP_BUGS = [
+    (
+        "who waits for storage is told for one direction only",
+        "src/proto/session/storage.rs",
+        "for half in [&mut self.up, &mut self.down] {\n            if half.is_starved() {",
+        "for half in [&mut self.up] {\n            if half.is_starved() {",
+    ),
     (
         "a connection on which something has come is kept",
         "src/proto/session/forwarding.rs",
@@ -342,7 +354,7 @@ HTTP_BUGS = [
     (
         "bytes are counted for the next exchange too",
         "src/proto/session/http.rs",
-        "(self.up.moved, self.down.moved) = (0, 0);",
+        "(self.up.moved, self.down.moved, self.full_since) = (0, 0, [None; 2]);",
         "",
     ),
     (

@@ -101,9 +101,12 @@ pub const LOG_BACKLOG_BYTES: usize = 64 << 10;
 /// Sessions of one loop, beyond `--max-sessions`, that exist only to tell their client why it is refused and to linger
 /// behind that. Beyond these the answer is sent without lingering.
 pub const REFUSING_MAX: usize = 32;
-/// What one loop takes besides: access lines, long answers of nameservers, sessions that are being refused.
-const LOOP_BYTES: u64 =
-    LOG_BACKLOG_BYTES as u64 + MAX_TCP as u64 * (16 << 10) + REFUSING_MAX as u64 * SESSION_BYTES;
+/// Bytes that are only looked at, or thrown away, go through so much.
+pub const SCRATCH_BYTES: usize = 64 << 10;
+/// What one loop takes besides: that, access lines, long answers of nameservers, sessions that are being refused.
+const LOOP_BYTES: u64 = (SCRATCH_BYTES + LOG_BACKLOG_BYTES) as u64
+    + MAX_TCP as u64 * (16 << 10)
+    + REFUSING_MAX as u64 * SESSION_BYTES;
 /// A loop with fewer rings than this could not serve a handful of busy tunnels.
 pub const MIN_RINGS_PER_LOOP: u64 = 4;
 

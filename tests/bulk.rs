@@ -23,6 +23,8 @@ use support::proxy::{ALLOW_LOOPBACK, Launch, Proxy};
 use support::{Ending, Pattern, Tally, until};
 
 const MIB: usize = 1024 * 1024;
+/// What is let through at once.
+const PORTION: usize = 10 * MIB;
 const BYTES: u64 = 64 * MIB as u64;
 
 /// Pipes that the proxy has open, with a path to each. Two are its log and its access lines.
@@ -58,7 +60,8 @@ impl Idle {
         Idle { proxy, pipes, descriptors }
     }
 
-    /// Lets a little more through from time to time, so that much is waiting in front of it, until bytes are in a pipe to stay.
+    /// Lets more through from time to time, so that much is waiting in front of it, until bytes are in a pipe to stay. Each time
+    /// so much that a sink that was waited for has proved again that it is not slow.
     fn until_piped(&self, mut more: impl FnMut()) {
         let (mut looks_with, mut looks_without) = (0, 0);
         until("bytes to wait in a pipe", || {
@@ -87,9 +90,11 @@ impl Idle {
     }
 }
 
-/// Reads a MiB at a time into the tally.
+/// Reads a portion at a time into the tally.
 fn read_more<'a>(client: &'a mut Client, tally: &'a mut Tally) -> impl FnMut() + use<'a> {
-    let mut buf = vec![0; MIB];
+    // The less fits in between, the sooner it waits in a pipe.
+    SockRef::from(&client.stream).set_recv_buffer_size(64 * 1024).unwrap();
+    let mut buf = vec![0; PORTION];
     move || {
         client.stream.read_exact(&mut buf).unwrap();
         tally.add(&buf);
@@ -112,11 +117,11 @@ fn gate() -> (mpsc::SyncSender<()>, Mutex<mpsc::Receiver<()>>) {
     (gate, Mutex::new(words))
 }
 
-/// Reads a MiB for each word, until there are no more.
+/// Reads a portion for each word, until there are no more.
 fn read_at_words(stream: &mut TcpStream, words: &Mutex<mpsc::Receiver<()>>, mut part: impl FnMut(&[u8])) {
     // The less fits in between, the sooner it waits in a pipe.
     SockRef::from(&*stream).set_recv_buffer_size(64 * 1024).unwrap();
-    let mut buf = vec![0; MIB];
+    let mut buf = vec![0; PORTION];
     while words.lock().unwrap().recv().is_ok() {
         // Whoever sends words must not wait for ever if there is no more: it will find no bytes in a pipe then.
         if stream.read_exact(&mut buf).is_ok() {
@@ -271,10 +276,12 @@ fn the_origin_resets_behind_bytes_that_wait_in_a_pipe() {
     let mut got = vec![0; MIB];
     let mut all = 0;
     idle.until_piped(|| {
-        client.stream.read_exact(&mut got).unwrap();
-        pattern.fill(&mut wanted);
-        assert!(got == wanted);
-        all += MIB as u64;
+        for _ in 0..PORTION / MIB {
+            client.stream.read_exact(&mut got).unwrap();
+            pattern.fill(&mut wanted);
+            assert!(got == wanted);
+            all += MIB as u64;
+        }
     });
     drop(gate);
     assert_eq!(source.seen().bytes, 0, "it has reset");
@@ -322,6 +329,31 @@ fn urgent_data_behind_bulk() {
     drop(gate);
     let sent = sender.join().unwrap();
     assert_eq!(sink.seen(), Seen { bytes: sent.bytes, sha256: sent.sha256(), ending: Ending::Eof });
+}
+
+#[test]
+fn bulk_has_a_pipe_beside_slow_readers() {
+    // Seven pipes, of which four are for anybody.
+    let proxy = Proxy::open(&["--buffer-memory", "9M", "--max-sessions", "200"]);
+    let (before, descriptors) = (pipes(&proxy).len(), proxy.descriptors());
+    let endless = Origin::endless();
+    let slow: Vec<Client> = (0..20).map(|_| proxy.tunnel(&endless.addr.to_string())).collect();
+    let held = until("slow readers to have all pipes that they may have", || {
+        let all = pipes(&proxy);
+        let full = all.values().filter(|path| bytes_in(path) > 0).count();
+        // Spare ones are closed after a while.
+        (full == 4 && all.len() == before + 4).then_some(all)
+    });
+    let idle = Idle { pipes: held, descriptors, proxy };
+    let source = Origin::source(3, BYTES);
+    let mut client = idle.proxy.tunnel(&source.addr.to_string());
+    let mut tally = Tally::new();
+    idle.until_piped(read_more(&mut client, &mut tally));
+    let rest = receive(&mut client.stream, |part| tally.add(part));
+    assert_eq!((tally.bytes, rest.ending), (BYTES, Ending::Eof));
+    assert_eq!(tally.sha256(), pattern_hash(3, BYTES));
+    drop((client, slow));
+    until("sockets to be closed", || (idle.proxy.descriptors() == idle.descriptors).then_some(()));
 }
 
 #[test]

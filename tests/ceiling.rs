@@ -20,7 +20,7 @@ use support::{Ending, until};
 /// 2 MiB less 4 KiB for each of these sessions, and less what one loop takes besides, leaves four rings. Two are lent as a whole,
 /// the others but for the last one in pieces. Nobody's time is over meanwhile.
 const FOUR_RINGS: [&str; 8] =
-    ["--buffer-memory", "2M", "--max-sessions", "376", "--access-log", "off", "--head-timeout", "600"];
+    ["--buffer-memory", "2M", "--max-sessions", "360", "--access-log", "off", "--head-timeout", "600"];
 
 /// A tunnel whose client reads nothing of an endless download: it holds storage, once the kernel's buffers are full.
 fn hog(proxy: &Proxy, source: &Origin) -> Client {
@@ -214,46 +214,62 @@ fn idle_clients_make_room_for_a_lookup() {
     }
 }
 
-/// Tunnels that hold all storage.
-fn hogs(proxy: &Proxy, source: &Origin) -> Vec<Client> {
-    let mut hogs = Vec::new();
-    // With no ring left a new request is told so.
-    until("all storage to be held", || {
-        if hogs.len() < 40 {
-            hogs.push(hog(proxy, source));
-        }
-        let mut client = proxy.client();
-        client.send_connect("a.test:443");
-        (client.read_head().status == 503).then_some(())
+/// Downloads that hold all storage, from an origin with a lot at once. Tunnels would not; and those who come when nothing is left are
+/// told so, or wait.
+fn hogs(proxy: &Proxy) -> (Origin, Vec<Client>) {
+    let source = Origin::start(move |stream| {
+        let mut wire = Wire::from(stream);
+        wire.stream.set_write_timeout(None).unwrap();
+        wire.read_request();
+        wire.send("HTTP/1.1 200 OK\r\n\r\n");
+        while wire.stream.write(&[7; 65_536]).is_ok() {}
+        receive(&mut wire.stream, |_| {})
     });
-    hogs
+    let hogs = (0..20).map(|_| {
+        let mut hog = proxy.client();
+        SockRef::from(&hog.stream).set_recv_buffer_size(4096).unwrap();
+        hog.send(request("GET", &url(source.addr, "/"), ""));
+        // One after the other, for their heads need storage as well.
+        hog.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        drop(hog.stream.peek(&mut [0; 1]));
+        hog
+    });
+    let hogs = hogs.collect();
+    at_rest(proxy);
+    (source, hogs)
 }
 
 #[test]
-fn without_storage_tunnels_wait_and_requests_are_refused() {
-    let (source, echo) = (Origin::endless(), Origin::echo());
+fn without_storage_tunnels_go_on_and_requests_are_refused() {
+    let echo = Origin::echo();
     let proxy = Proxy::open(&FOUR_RINGS);
     let mut tunnel = proxy.tunnel(&echo.addr.to_string());
-    let hogs = hogs(&proxy, &source);
+    let (_source, hogs) = hogs(&proxy);
     let mut refused = proxy.client();
     refused.send_connect(&echo.addr.to_string());
     let answer = refused.read_refusal();
     assert_eq!((answer.head.status, answer.error.as_str()), (503, "connection_limit_reached"));
     assert!(answer.details.contains("--buffer-memory") && answer.head.header("retry-after").is_some());
-    // Requests that were refused for want of storage do not stand in the way of those who wait for it.
-    for _ in 0..50 {
-        let mut client = proxy.client();
-        client.stream.write_all(b"C").unwrap();
-        client.read_refusal();
+    for size in [1, 100, 20_000, 100_000] {
+        tunnel.echo(vec![7; size]);
     }
-    tunnel.stream.write_all(b"later").unwrap();
-    tunnel.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    tunnel.stream.read_exact(&mut [0; 1]).expect_err("no ring, no byte");
     drop(hogs);
-    let mut echoed = [0; 5];
-    tunnel.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    tunnel.stream.read_exact(&mut echoed).unwrap();
-    assert_eq!(&echoed, b"later");
+    tunnel.echo(b"and on");
+}
+
+#[test]
+fn slow_tunnels_leave_half_of_the_storage() {
+    let (source, echo) = (Origin::endless(), Origin::echo());
+    let answers = answering(|_| ok("ok").into_bytes());
+    let proxy = Proxy::open(&FOUR_RINGS);
+    let _hogs: Vec<Client> = (0..60).map(|_| hog(&proxy, &source)).collect();
+    at_rest(&proxy);
+    for _ in 0..20 {
+        proxy.tunnel(&echo.addr.to_string()).echo([7; 20_000]);
+        let mut client = proxy.wire();
+        client.get(&url(answers.addr, "/"));
+        assert_eq!(client.read_response("GET").text(), "ok");
+    }
 }
 
 #[test]
@@ -275,10 +291,10 @@ fn everybody_beyond_the_limit_of_sessions_is_told_why() {
 
 #[test]
 fn without_storage_sessions_still_end() {
-    let (source, echo) = (Origin::endless(), Origin::echo());
+    let echo = Origin::echo();
     let proxy = Proxy::open(&FOUR_RINGS);
     let idle: Vec<Client> = (0..20).map(|_| proxy.tunnel(&echo.addr.to_string())).collect();
-    let _hogs = hogs(&proxy, &source);
+    let _hogs = hogs(&proxy);
     let before = proxy.descriptors();
     for client in idle {
         client.reset();

@@ -280,6 +280,26 @@ fn a_pipe_fills_by_slots() {
 }
 
 #[test]
+fn what_was_looked_at_is_taken_without_a_copy() {
+    let (ours, mut peer) = pair();
+    peer.write_all(b"abcdef").unwrap();
+    assert_eq!(ours.peek(&mut [0; 64]).unwrap(), 6);
+    // Also with an end, and a reset, behind it.
+    for then in [None, Some(Duration::ZERO)] {
+        SockRef::from(&peer).set_linger(then).unwrap();
+        let mut space = [b'-'; 3];
+        let (_, taken) = rustix::net::recv(&ours, &mut space, rustix::net::RecvFlags::TRUNC).unwrap();
+        assert_eq!((taken, &space), (3, b"---"));
+        if then.is_none() {
+            peer.shutdown(Shutdown::Write).unwrap();
+            let mut space = [0; 64];
+            assert_eq!(ours.peek(&mut space).unwrap(), 3);
+            assert_eq!(&space[..3], b"def");
+        }
+    }
+}
+
+#[test]
 fn a_pipe_is_not_filled_beyond_urgent_data() {
     let (mut ours, _peer) = pair_with_urgent_data();
     let (_reader, writer) = pipe_of(65536);

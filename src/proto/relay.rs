@@ -7,14 +7,24 @@
 //! costs a call more than a ring before it is known that nothing is left to read, so small messages never see one.
 
 use super::failure::Failure;
-use super::ring::{RING_BYTES, Ring};
+use super::ring::{RING_BYTES, Ring, Standing};
 
 /// A read of so much counts for bulk, a smaller one against it. An ordinary ring is full then.
 pub const PLENTY_BYTES: usize = RING_BYTES;
 /// A direction is bulk once so many more reads had plenty than had not.
-const BULK_FROM: u8 = 4;
+const BULK_FROM: i8 = 4;
 /// More than so many are not counted, so that a few small ones end it, however long it was.
-const BULK_MOST: u8 = 8;
+const BULK_MOST: i8 = 8;
+
+/// A sink that lets bytes wait for so many milliseconds is slow, as one that takes a few Mbit/s, or that sleeps. Who stops for less
+/// is only behind for a moment.
+pub const SLOW_MS: u64 = 25;
+/// It is until it has taken so much without such a wait: more than the kernel takes at once for a peer that reads little (as
+/// `net.ipv4.tcp_wmem` has it, 4 MiB).
+const SLOW_SPANS: i8 = 64;
+const SPAN_BYTES: u64 = 128 * 1024;
+/// Who has taken so much, and is not slow, will go on.
+const PROVEN_BYTES: u64 = SLOW_SPANS as u64 * SPAN_BYTES;
 
 /// What is believed about a socket: rumours from events, corrected by system calls. A set bit means "may succeed, try";
 /// only a would-block from that very socket (or a short read, see [`Half::read`]) clears one.
@@ -80,6 +90,8 @@ pub enum Sink {
 pub enum Move {
     /// Fill the ring from the source.
     Read,
+    /// Pass on what the source has, and take of it only what the sink took.
+    Pass,
     /// Drain the ring into the sink.
     Write,
     /// Fill the pipe, which is empty, from the source.
@@ -99,8 +111,8 @@ pub struct Half {
     pub ring: Ring,
     /// Bytes in the pipe, likewise. Never beside bytes in the ring: nothing is taken while anything is held.
     pub piped: u32,
-    /// By how many more reads had plenty than had not.
-    bulk: u8,
+    /// By how many more reads had plenty than had not. Below zero its sink is slow, for so many spans more.
+    bulk: i8,
     /// Payload bytes that the sink took.
     pub moved: u64,
     /// The reading end.
@@ -117,7 +129,7 @@ pub enum Supply {
     /// Whoever asks has as much as it is good for.
     #[default]
     Plenty,
-    /// Little is read at a time, so that little waits.
+    /// Little is read at a time, so that little waits; of a tunnel nothing at all ([`Move::Pass`]).
     Scarce,
     /// The free list had nothing to lend; nothing is read until it has.
     Starved,
@@ -136,7 +148,11 @@ impl Half {
             (Sink::Open, Source::Ended) => Move::ShutdownWrite,
             // A pipe is never filled beyond urgent data (kernel fact `a_pipe_is_not_filled_beyond_urgent_data`).
             (Sink::Open, Source::Open) if from.readable && self.is_bulk() && !from.urgent => Move::Fill,
-            (Sink::Open, Source::Open) if from.readable && !self.is_starved() => Move::Read,
+            (Sink::Open, Source::Open) if from.readable => match self.supply {
+                Supply::Plenty => Move::Read,
+                Supply::Scarce if to.writable => Move::Pass,
+                Supply::Scarce | Supply::Starved => Move::Nothing,
+            },
             // Not ready, or the session is about to end over the reset.
             (Sink::Open, Source::Open | Source::Reset) => Move::Nothing,
             // Bytes for a sink that takes none are not even read: the kernel pushes back for us.
@@ -169,15 +185,48 @@ impl Half {
         self.bulk >= BULK_FROM
     }
 
-    /// Learns from how much came at once.
-    pub fn weigh(&mut self, count: usize) {
-        self.bulk =
-            if count >= PLENTY_BYTES { BULK_MOST.min(self.bulk + 1) } else { self.bulk.saturating_sub(1) };
+    /// Learns from how much of what was offered came at once. Not while the sink is slow: a pipe would only wait for it.
+    pub fn weigh(&mut self, count: usize, offered: usize) {
+        let change = if count >= PLENTY_BYTES.min(offered) { 1 } else { -1 };
+        if self.bulk >= 0 {
+            self.bulk = (self.bulk + change).clamp(0, BULK_MOST);
+        }
     }
 
     /// No pipe for now: the ring takes what comes next, and it is learned anew whether this is bulk.
     pub fn avoid_pipe(&mut self) {
-        self.bulk = 0;
+        self.bulk = self.bulk.min(0);
+    }
+
+    /// The sink has let bytes wait for [`SLOW_MS`] or more.
+    pub fn mark_slow(&mut self) {
+        self.bulk = -SLOW_SPANS;
+    }
+
+    /// Whether it only has small messages, as far as is known.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.bulk == 0
+    }
+
+    /// What is known of the sink.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.bulk {
+            ..0 => Standing::Slow,
+            0.. if self.moved < PROVEN_BYTES => Standing::Fresh,
+            0.. => Standing::Proven,
+        }
+    }
+
+    /// The sink took so many bytes more.
+    pub fn count(&mut self, count: usize) {
+        let spans = self.moved / SPAN_BYTES;
+        self.moved += count as u64;
+        if self.bulk < 0 {
+            let taken = i8::try_from(self.moved / SPAN_BYTES - spans).unwrap_or(i8::MAX);
+            self.bulk = self.bulk.saturating_add(taken).min(0);
+        }
     }
 
     /// A read put `count` bytes into `offered` bytes of space. Less than offered means that the socket was empty, which
@@ -194,7 +243,7 @@ impl Half {
     pub fn filled(&mut self, count: usize) {
         debug_assert!(self.is_empty(), "filled while bytes are held");
         self.piped = u32::try_from(count).unwrap_or(u32::MAX);
-        self.weigh(count);
+        self.weigh(count, PLENTY_BYTES);
     }
 
     /// The source has ended or failed.
@@ -211,7 +260,7 @@ impl Half {
         } else {
             self.ring.drained(count);
         }
-        self.moved += count as u64;
+        self.count(count);
     }
 
     /// Forgets all bytes held.

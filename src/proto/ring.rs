@@ -14,9 +14,10 @@ pub const RING_BYTES: usize = 32 * 1024;
 pub const WIDE_RING_BYTES: usize = WIDE_PIECES * RING_BYTES;
 /// What a wide ring counts for.
 const WIDE_PIECES: usize = 4;
+const WIDE_UNITS: usize = WIDE_PIECES * PIECE_UNITS;
 
-/// Bytes in a small ring. Once half of the free list is lent, tunnels read into these, and what waits elsewhere is moved into
-/// them if it fits ([`Pool::tighten`]): a peer that takes nothing then holds little, and thousands of them leave storage to others.
+/// Bytes in a small ring. Once half of the free list is lent, small messages of tunnels are read into these, and what waits
+/// elsewhere is moved into them if it fits ([`Pool::tighten`]): a peer that takes nothing then holds little.
 pub const SMALL_RING_BYTES: usize = UNIT_BYTES - 64;
 /// What storage is counted in: a small ring with what the allocator adds.
 const UNIT_BYTES: usize = 2048;
@@ -74,14 +75,26 @@ impl Storage {
     }
 }
 
+/// What is known of a sink, from the worst to the best: how much storage its direction is lent where there is little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has let bytes wait for long.
+    Slow,
+    /// It may turn out to be either.
+    Fresh,
+    /// It has taken much without a pause.
+    Proven,
+}
+
 /// The free list of one loop: lends storage up to a ceiling, never more.
 #[derive(Debug)]
 pub struct Pool {
     spare: Vec<Storage>,
     spare_wide: Vec<Storage>,
     spare_small: Vec<Storage>,
-    /// In units, as `limit`.
+    /// In units, as `limit`; so much of it wide.
     lent: usize,
+    wide: usize,
     limit: usize,
     /// The pipes are not here; what they hold counts.
     pipes: usize,
@@ -92,7 +105,7 @@ impl Pool {
     #[must_use]
     pub fn with_ceiling(bytes: u64) -> Pool {
         let (spare, spare_wide, spare_small) = (Vec::new(), Vec::new(), Vec::new());
-        let mut pool = Pool { spare, spare_wide, spare_small, lent: 0, limit: 0, pipes: 0 };
+        let mut pool = Pool { spare, spare_wide, spare_small, lent: 0, wide: 0, limit: 0, pipes: 0 };
         pool.set_ceiling(bytes);
         pool
     }
@@ -115,10 +128,25 @@ impl Pool {
     /// Lends storage for a wide ring while hardly any is out. Once an eighth is, it is one piece: of the rest, as many slow
     /// readers as before can hold an ordinary ring each.
     pub fn lend_wide(&mut self) -> Option<Storage> {
-        if self.lent + WIDE_PIECES * PIECE_UNITS > self.limit / 8 || self.free() < WIDE_PIECES {
+        if self.lent + WIDE_UNITS > self.limit / 8 { self.lend() } else { self.wide() }
+    }
+
+    /// The same for an answer, which is over soon and has no pipe: as long as wide rings are no more than a quarter, and there is no
+    /// need to spare.
+    pub fn lend_for_answer(&mut self) -> Option<Storage> {
+        if self.wide + WIDE_UNITS > self.limit / 4 || !self.spares(Standing::Fresh) {
+            self.lend()
+        } else {
+            self.wide()
+        }
+    }
+
+    fn wide(&mut self) -> Option<Storage> {
+        if self.free() < WIDE_PIECES {
             return self.lend();
         }
-        self.lent += WIDE_PIECES * PIECE_UNITS;
+        self.lent += WIDE_UNITS;
+        self.wide += WIDE_UNITS;
         Some(self.spare_wide.pop().unwrap_or_else(|| self.allocate(WIDE_RING_BYTES)))
     }
 
@@ -177,17 +205,25 @@ impl Pool {
         let (spare, most) = match units {
             ..PIECE_UNITS => (&mut self.spare_small, SPARE_SMALL_MAX),
             PIECE_UNITS => (&mut self.spare, SPARE_MAX),
-            _ => (&mut self.spare_wide, SPARE_WIDE_MAX),
+            _ => {
+                self.wide = self.wide.saturating_sub(units);
+                (&mut self.spare_wide, SPARE_WIDE_MAX)
+            }
         };
         if spare.len() < most {
             spare.push(storage);
         }
     }
 
-    /// Whether a pipe may take [`PIPE_BYTES`]. All pipes together take a quarter at most.
-    pub fn lend_pipe(&mut self) -> bool {
-        let after = (self.pipes + 1) * PIPE_UNITS;
-        let may = self.pipes < PIPES_MAX && after <= self.limit / 4 && self.lent + after <= self.limit;
+    /// Whether a pipe may take [`PIPE_BYTES`]. All pipes together take a quarter at most. Half of them are for those alone who
+    /// have proved to empty them: what is in a pipe when its sink stops stays there.
+    pub fn lend_pipe(&mut self, standing: Standing) -> bool {
+        let most = PIPES_MAX.min(self.limit / 4 / PIPE_UNITS);
+        let most = match standing {
+            Standing::Slow | Standing::Fresh => most.div_ceil(2),
+            Standing::Proven => most,
+        };
+        let may = self.pipes < most && self.taken() + PIPE_UNITS <= self.limit / 8 * 7;
         self.pipes += usize::from(may);
         self.drop_spare();
         may
@@ -213,7 +249,19 @@ impl Pool {
     /// Whether so little is left that those who only might need their storage should do without, and others with little.
     #[must_use]
     pub fn is_scarce(&self) -> bool {
-        self.taken() >= self.limit / 2
+        !self.spares(Standing::Slow)
+    }
+
+    /// Whether so much is left that who stands so may read as much at a time as ever. Who is slow has to leave half to the
+    /// others, and who is new a quarter to those who have shown that they give it back soon.
+    #[must_use]
+    pub fn spares(&self, standing: Standing) -> bool {
+        let most = match standing {
+            Standing::Slow => self.limit / 2,
+            Standing::Fresh => self.limit / 4 * 3,
+            Standing::Proven => self.limit / 8 * 7,
+        };
+        self.taken() < most
     }
 
     /// Pieces that [`Pool::lend`] would still lend.
@@ -626,18 +674,62 @@ mod tests {
     #[test]
     fn pipes_are_a_quarter_at_most_and_leave_less_for_rings() {
         let mut pool = Pool::with_ceiling((4 * 2 * PIPE_BYTES) as u64);
-        assert!(pool.lend_pipe() && pool.lend_pipe() && !pool.lend_pipe());
+        assert!(
+            pool.lend_pipe(Standing::Fresh)
+                && pool.lend_pipe(Standing::Proven)
+                && !pool.lend_pipe(Standing::Proven)
+        );
         assert_eq!(pool.lent(), 2 * PIPE_PIECES);
         let lent: Vec<Storage> = std::iter::from_fn(|| pool.lend()).collect();
         assert_eq!((lent.len(), pool.free()), (3 * 2 * PIPE_PIECES, 0));
         pool.give_back_pipe();
         assert_eq!(pool.free(), PIPE_PIECES);
         let _ring = pool.lend().unwrap();
-        assert!(!pool.lend_pipe(), "there is no room for a whole one");
+        assert!(!pool.lend_pipe(Standing::Proven), "there is no room for a whole one");
         let mut pool = Pool::with_ceiling(1 << 40);
-        assert_eq!(std::iter::from_fn(|| pool.lend_pipe().then_some(())).count(), PIPES_MAX);
+        assert_eq!(std::iter::from_fn(|| pool.lend_pipe(Standing::Proven).then_some(())).count(), PIPES_MAX);
         let mut pool = Pool::with_ceiling((4 * PIPE_BYTES - RING_BYTES) as u64);
-        assert!(!pool.lend_pipe(), "it would be more than a quarter");
+        assert!(!pool.lend_pipe(Standing::Proven), "it would be more than a quarter");
+    }
+
+    #[test]
+    fn half_of_the_pipes_are_for_those_who_empty_them() {
+        let mut pool = Pool::with_ceiling(1 << 40);
+        let mut lent = |standing| std::iter::from_fn(|| pool.lend_pipe(standing).then_some(())).count();
+        assert_eq!(lent(Standing::Fresh), PIPES_MAX / 2);
+        assert_eq!((lent(Standing::Slow), lent(Standing::Proven)), (0, PIPES_MAX / 2));
+        // The only one is for anybody.
+        assert!(Pool::with_ceiling(4 * PIPE_BYTES as u64).lend_pipe(Standing::Fresh));
+    }
+
+    #[test]
+    fn who_is_slow_leaves_half_and_who_is_new_a_quarter() {
+        let mut pool = Pool::with_ceiling(16 * RING_BYTES as u64);
+        let mut spares = Vec::new();
+        while let Some(storage) = pool.lend() {
+            let spared = [Standing::Slow, Standing::Fresh, Standing::Proven].map(|of| pool.spares(of));
+            spares.push(spared.iter().filter(|&&spared| spared).count());
+            assert_eq!(pool.is_scarce(), !spared[0]);
+            drop(storage);
+        }
+        assert_eq!(spares, [3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn answers_have_wide_storage_until_it_is_a_quarter() {
+        let mut pool = Pool::with_ceiling((8 * WIDE_PIECES * RING_BYTES) as u64);
+        // Too much for the wide ring of a tunnel.
+        let others: Vec<Storage> = (0..WIDE_PIECES).map(|_| pool.lend().unwrap()).collect();
+        assert_eq!(pool.lend_wide().unwrap().units(), PIECE_UNITS);
+        let wide: Vec<Storage> = (0..3).map(|_| pool.lend_for_answer().unwrap()).collect();
+        let units: Vec<usize> = wide.iter().map(Storage::units).collect();
+        assert_eq!(units, [WIDE_UNITS, WIDE_UNITS, PIECE_UNITS]);
+        wide.into_iter().for_each(|storage| pool.give_back(storage));
+        assert_eq!((pool.wide, pool.lend_for_answer().unwrap().units()), (0, WIDE_UNITS));
+        drop(others);
+        let mut pool = Pool::with_ceiling((8 * WIDE_PIECES * RING_BYTES) as u64);
+        let _lent: Vec<Storage> = (0..6 * WIDE_PIECES).map(|_| pool.lend().unwrap()).collect();
+        assert_eq!(pool.lend_for_answer().unwrap().units(), PIECE_UNITS, "a quarter is left");
     }
 
     #[test]

@@ -41,14 +41,14 @@ use super::deadlines::Kind;
 use super::eyeballs::Eyeballs;
 use super::failure::Failure;
 use super::onward::GROWTH_MAX_BYTES;
-use super::relay::{Half, Ready, Sink, Source};
+use super::relay::{Half, Ready, Sink, Source, Supply};
 use super::reply::{ConnectionHeader, ESTABLISHED, Refusal};
 use super::resolver::ResolveError;
 use super::ring::RING_BYTES;
 use super::rules::{RuleName, Who};
 use super::scan::{self, Scan};
 use super::target::Target;
-use super::tick::Tick;
+use super::tick::{Millis, Tick};
 pub use authenticating::LOGIN_TIMEOUT_MS;
 use authenticating::Shown;
 pub use http::HEAD_KEPT_BYTES;
@@ -159,8 +159,10 @@ pub struct Session {
     place: u8,
     started: Tick,
     deadline: Tick,
-    dns_ms: Option<u32>,
-    dial_ms: Option<u32>,
+    /// How far it had come when the socket of that side would take no more of what is held for it.
+    full_since: [Option<Millis>; 2],
+    dns_ms: Option<Millis>,
+    dial_ms: Option<Millis>,
     /// The proxy takes no new connections: this one ends behind the exchange that runs.
     draining: bool,
     /// The client was let in, and would not be by the policy that is in force now: no further request of it is served.
@@ -203,6 +205,7 @@ impl Session {
             place: 0,
             started: now,
             deadline: now.after(policy.timeouts.head_ms),
+            full_since: [None; 2],
             dns_ms: None,
             dial_ms: None,
             draining: false,
@@ -266,6 +269,7 @@ impl Session {
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
         // What the kernel says when it has given up: `TimedOut`, or what a router said last.
         if let Step::Read(side)
+        | Step::Pass(side)
         | Step::Write(side)
         | Step::Fill(side)
         | Step::Drain(side)
@@ -273,6 +277,11 @@ impl Session {
             && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
         {
             self.vanished.get_or_insert(side);
+        }
+        if let Step::Write(side) | Step::Drain(side) = step {
+            self.time_sink(side, outcome, now);
+        } else if let (Step::Pass(side), Outcome::Moved(_)) = (step, outcome) {
+            self.time_sink(side.other(), outcome, now);
         }
         match step {
             Step::Read(side) if matches!(self.state, State::Tunneling) => self.relay_read(side, outcome),
@@ -283,6 +292,7 @@ impl Session {
             Step::Write(_) if matches!(self.state, State::Replying(_)) => self.answer_written(outcome),
             Step::Write(side) if matches!(self.state, State::Forwarding) => self.forward_wrote(side, outcome),
             Step::Write(side) | Step::Drain(side) => self.relay_wrote(side, outcome),
+            Step::Pass(side) => self.relay_passed(side, outcome),
             Step::Fill(side) => self.relay_filled(side, outcome),
             Step::ShutdownWrite(_) if matches!(self.state, State::Replying(_)) => self.linger(now),
             Step::ShutdownWrite(side) => self.sink_shut(side, outcome),
@@ -357,7 +367,7 @@ impl Session {
     /// Addresses of the name asked for by [`Step::Resolve`]; `last` says that no more will come.
     pub fn on_addresses(&mut self, addresses: Vec<IpAddr>, last: bool, now: Tick, policy: &Policy) {
         if let State::Resolving { since, .. } = self.state {
-            self.dns_ms = Some(elapsed_ms(since, now));
+            self.dns_ms = Some(Millis::between(since, now));
             self.start_dialing(now, policy);
         }
         if let State::Dialing(eyeballs) = &mut self.state
@@ -371,7 +381,7 @@ impl Session {
     /// The name asked for by [`Step::Resolve`] has no address.
     pub fn on_unresolved(&mut self, error: &ResolveError, now: Tick, policy: &Policy) {
         if let State::Resolving { since, .. } = self.state {
-            self.dns_ms = Some(elapsed_ms(since, now));
+            self.dns_ms = Some(Millis::between(since, now));
             self.refuse(opening::resolve_refusal(error), now, policy);
         }
     }
@@ -433,14 +443,14 @@ impl Session {
             (Kind::Login, _) => self.refuse(Refusal::LoginsBusy, now, policy),
             (Kind::Resolve, state) => {
                 if let State::Resolving { since, .. } = state {
-                    self.dns_ms = Some(elapsed_ms(*since, now));
+                    self.dns_ms = Some(Millis::between(*since, now));
                 }
                 self.refuse(Refusal::DnsTimeout { servers: Box::default() }, now, policy);
             }
             (Kind::Attempt, _) => self.dial_next(now, policy),
             (Kind::Dial, state) => {
                 if let State::Dialing(eyeballs) = state {
-                    self.dial_ms = Some(elapsed_ms(eyeballs.began(), now));
+                    self.dial_ms = Some(Millis::between(eyeballs.began(), now));
                 }
                 self.refuse(Refusal::DialTimeout, now, policy);
             }
@@ -462,7 +472,12 @@ impl Session {
             let takes = half.sink == Sink::Open;
             let must_write = takes && !half.is_empty() && to.writable;
             let must_shut = takes && half.is_empty() && half.source == Source::Ended;
-            let must_read = takes && half.is_empty() && half.source == Source::Open && !half.is_starved();
+            let reads = takes && half.is_empty() && half.source == Source::Open;
+            let must_read = match half.supply {
+                Supply::Plenty => reads,
+                Supply::Scarce => reads && to.writable,
+                Supply::Starved => false,
+            };
             !(must_write || must_shut || must_read && from.readable)
         };
         let (client, upstream) = (self.client_ready, self.upstream_ready);
@@ -611,8 +626,4 @@ impl Session {
             Side::Upstream => &mut self.down,
         }
     }
-}
-
-fn elapsed_ms(from: Tick, to: Tick) -> u32 {
-    u32::try_from(to.since(from)).unwrap_or(u32::MAX)
 }

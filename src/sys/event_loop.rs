@@ -133,7 +133,8 @@ pub struct EventLoop {
     upstreams: Upstreams,
     sources: Sources,
     access_log: AccessLog,
-    discard: Vec<u8>,
+    /// Bytes that are looked at or thrown away.
+    scratch: Vec<u8>,
     /// By the main thread.
     called: bool,
     phase: Phase,
@@ -176,7 +177,7 @@ impl EventLoop {
             upstreams: Upstreams::new(config.idle, keep_ms),
             sources: config.sources,
             access_log: config.access_log,
-            discard: Vec::new(),
+            scratch: Vec::new(),
             called: false,
             phase: Phase::Running,
             grace_over: None,
@@ -350,10 +351,15 @@ impl EventLoop {
                 }
                 Step::End(reason) => {
                     log::trace!("session {key}: {reason:?}");
+                    // At once: others who run in this turn may have no other.
+                    if let Some(entry) = self.sessions.get_mut(key) {
+                        entry.session.return_storage(&mut self.pool);
+                    }
                     return self.ended.push(key);
                 }
                 Step::Read(_)
                 | Step::Write(_)
+                | Step::Pass(_)
                 | Step::Fill(_)
                 | Step::Drain(_)
                 | Step::ShutdownWrite(_)
@@ -398,19 +404,31 @@ impl EventLoop {
         Some(match step {
             Step::Read(side) => {
                 if !session.borrow_storage(side, &mut self.pool) {
+                    if session.is_tunnel() {
+                        return Some(Outcome::NoStorage);
+                    }
                     // An end or a reset needs no storage: who is gone must be able to go.
                     return Some(sockets.peek(side));
                 }
                 sockets.read(side, session.fill_slice(side))
             }
             Step::Write(side) => sockets.write(side, session.drain_slice(side), session.follows(side)),
+            Step::Pass(side) => {
+                let (met, outcome) = sockets.pass(side, accepting::room(&mut self.scratch));
+                if met != step {
+                    session.report(met, outcome, self.now, &self.policy);
+                    return None;
+                }
+                outcome
+            }
             Step::Fill(side) => {
                 let (pipes, pool, now) = (&mut self.pipes, &mut self.pool, self.now);
-                sockets.fill(side, |socket| pipes.fill(key, side, socket, pool, now))
+                let standing = session.standing(side);
+                sockets.fill(side, |socket| pipes.fill(key, side, socket, standing, pool, now))
             }
             Step::Drain(side) => sockets.drain(side, |socket| self.pipes.drain(key, side.other(), socket)),
             Step::ShutdownWrite(side) => sockets.shutdown_write(side),
-            Step::Discard => sockets.read(Side::Client, accepting::room(&mut self.discard)),
+            Step::Discard => sockets.read(Side::Client, accepting::room(&mut self.scratch)),
             Step::Authenticate => return self.authenticate(key),
             Step::Resolve => return self.look_up(key),
             Step::Dial(place, address) => return self.dial(key, place, address),

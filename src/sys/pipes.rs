@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::stream;
 use crate::proto::failure::Failure;
-use crate::proto::ring::{PIPE_BYTES, Pool};
+use crate::proto::ring::{PIPE_BYTES, Pool, Standing};
 use crate::proto::session::{Outcome, Side};
 use crate::proto::tick::Tick;
 
@@ -63,10 +63,11 @@ impl Pipes {
         key: usize,
         from: Side,
         socket: &TcpStream,
+        standing: Standing,
         pool: &mut Pool,
         now: Tick,
     ) -> Outcome {
-        let Some(lent) = self.lend(key, from, pool, now) else { return Outcome::NoStorage };
+        let Some(lent) = self.lend(key, from, standing, pool, now) else { return Outcome::NoStorage };
         debug_assert!(lent.bytes == 0, "filled while bytes are in it");
         match splice(socket, &lent.pipe.writer, PIPE_BYTES) {
             Ok(0) => Outcome::Eof,
@@ -129,12 +130,19 @@ impl Pipes {
         self.spare.drain(..).count()
     }
 
-    fn lend(&mut self, key: usize, from: Side, pool: &mut Pool, now: Tick) -> Option<&mut Lent> {
+    fn lend(
+        &mut self,
+        key: usize,
+        from: Side,
+        standing: Standing,
+        pool: &mut Pool,
+        now: Tick,
+    ) -> Option<&mut Lent> {
         let lent = self.lent.iter().position(|lent| lent.key == key && lent.from == from);
         if let Some(index) = lent {
             return self.lent.get_mut(index);
         }
-        if self.paused_until.is_some_and(|due| due > now) || !pool.lend_pipe() {
+        if self.paused_until.is_some_and(|due| due > now) || !pool.lend_pipe(standing) {
             return None;
         }
         match self.spare.pop().map_or_else(Pipe::open, Ok) {
@@ -197,13 +205,19 @@ mod tests {
         let (mut pipes, mut pool) = plenty();
         let ((from, mut source), (to, mut sink)) = (pair(), pair());
         source.write_all(b"for nobody").unwrap();
-        assert_eq!(pipes.fill(1, Side::Client, &from, &mut pool, Tick(0)), Outcome::Moved(10));
+        assert_eq!(
+            pipes.fill(1, Side::Client, &from, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::Moved(10)
+        );
         pipes.settle(1, |_| true, &mut pool, Tick(0));
         assert!(pool.lent() > 0, "it is held");
         pipes.settle(1, |_| false, &mut pool, Tick(0));
         assert_eq!((pipes.spare.len(), pool.lent(), pipes.next_deadline()), (0, 0, None));
         source.write_all(b"for you").unwrap();
-        assert_eq!(pipes.fill(2, Side::Client, &from, &mut pool, Tick(0)), Outcome::Moved(7));
+        assert_eq!(
+            pipes.fill(2, Side::Client, &from, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::Moved(7)
+        );
         assert_eq!(pipes.drain(2, Side::Client, &to), Outcome::Moved(7));
         let mut got = [0; 7];
         sink.read_exact(&mut got).unwrap();
@@ -218,8 +232,14 @@ mod tests {
         let ((client, mut left), (upstream, mut right)) = (pair(), pair());
         left.write_all(b"up").unwrap();
         right.write_all(b"down").unwrap();
-        assert_eq!(pipes.fill(1, Side::Client, &client, &mut pool, Tick(0)), Outcome::Moved(2));
-        assert_eq!(pipes.fill(1, Side::Upstream, &upstream, &mut pool, Tick(0)), Outcome::Moved(4));
+        assert_eq!(
+            pipes.fill(1, Side::Client, &client, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::Moved(2)
+        );
+        assert_eq!(
+            pipes.fill(1, Side::Upstream, &upstream, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::Moved(4)
+        );
         assert_eq!(pipes.drain(1, Side::Upstream, &client), Outcome::Moved(4));
         assert_eq!(pipes.drain(1, Side::Client, &upstream), Outcome::Moved(2));
         let mut got = [0; 4];
@@ -234,7 +254,10 @@ mod tests {
         let (mut pipes, mut pool) = plenty();
         let (from, _source) = pair();
         for key in 0..SPARE_MAX + 2 {
-            assert_eq!(pipes.fill(key, Side::Client, &from, &mut pool, Tick(0)), Outcome::Blocked);
+            assert_eq!(
+                pipes.fill(key, Side::Client, &from, Standing::Proven, &mut pool, Tick(0)),
+                Outcome::Blocked
+            );
         }
         for key in 0..SPARE_MAX + 2 {
             pipes.settle(key, |_| false, &mut pool, Tick(7));
@@ -251,12 +274,21 @@ mod tests {
     fn none_is_opened_for_a_while_when_others_need_descriptors() {
         let (mut pipes, mut pool) = plenty();
         let (from, _source) = pair();
-        assert_eq!(pipes.fill(1, Side::Client, &from, &mut pool, Tick(0)), Outcome::Blocked);
+        assert_eq!(
+            pipes.fill(1, Side::Client, &from, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::Blocked
+        );
         pipes.settle(1, |_| false, &mut pool, Tick(0));
         assert_eq!(pipes.give_way(Tick(0)), 1);
-        assert_eq!(pipes.fill(1, Side::Client, &from, &mut pool, Tick(PAUSE_MS - 1)), Outcome::NoStorage);
+        assert_eq!(
+            pipes.fill(1, Side::Client, &from, Standing::Proven, &mut pool, Tick(PAUSE_MS - 1)),
+            Outcome::NoStorage
+        );
         assert_eq!((pool.lent(), pipes.next_deadline()), (0, None));
-        assert_eq!(pipes.fill(1, Side::Client, &from, &mut pool, Tick(PAUSE_MS)), Outcome::Blocked);
+        assert_eq!(
+            pipes.fill(1, Side::Client, &from, Standing::Proven, &mut pool, Tick(PAUSE_MS)),
+            Outcome::Blocked
+        );
     }
 
     #[test]
@@ -264,9 +296,18 @@ mod tests {
         let mut pipes = Pipes::default();
         let mut pool = Pool::with_ceiling(4 * PIPE_BYTES as u64);
         let (from, _source) = pair();
-        assert_eq!(pipes.fill(1, Side::Client, &from, &mut pool, Tick(0)), Outcome::Blocked);
-        assert_eq!(pipes.fill(2, Side::Client, &from, &mut pool, Tick(0)), Outcome::NoStorage);
+        assert_eq!(
+            pipes.fill(1, Side::Client, &from, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::Blocked
+        );
+        assert_eq!(
+            pipes.fill(2, Side::Client, &from, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::NoStorage
+        );
         pipes.settle(1, |_| false, &mut pool, Tick(0));
-        assert_eq!(pipes.fill(2, Side::Client, &from, &mut pool, Tick(0)), Outcome::Blocked);
+        assert_eq!(
+            pipes.fill(2, Side::Client, &from, Standing::Proven, &mut pool, Tick(0)),
+            Outcome::Blocked
+        );
     }
 }

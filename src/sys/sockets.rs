@@ -7,7 +7,7 @@ use super::{dial, stream};
 use crate::proto::eyeballs::PLACES;
 use crate::proto::failure::Failure;
 use crate::proto::relay::Ready;
-use crate::proto::session::{Follows, Outcome, Side};
+use crate::proto::session::{Follows, Outcome, Side, Step};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -33,6 +33,21 @@ impl Sockets {
     /// See [`stream::write`].
     pub fn write(&mut self, side: Side, bytes: &[u8], follows: Follows) -> Outcome {
         self.on(side, Outcome::Failed(Failure::BrokenPipe), |socket| stream::write(socket, bytes, follows))
+    }
+
+    /// [`Step::Pass`], by way of `space`: which step it has come to, and with what outcome.
+    pub fn pass(&mut self, from: Side, space: &mut [u8]) -> (Step, Outcome) {
+        let seen = match self.on(from, Outcome::Eof, |socket| stream::look(socket, space)) {
+            Outcome::Moved(seen) => &mut space[..seen],
+            met => return (Step::Pass(from), met),
+        };
+        match self.write(from.other(), seen, Follows::Anything) {
+            Outcome::Moved(count) => {
+                let taken = &mut seen[..count];
+                (Step::Pass(from), self.on(from, Outcome::Eof, |socket| stream::take(socket, taken)))
+            }
+            met => (Step::Write(from.other()), met),
+        }
     }
 
     /// See [`Pipes::fill`](super::pipes::Pipes::fill).

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mio::Interest;
 use mio::net::TcpStream;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::proto::failure::Failure;
@@ -38,6 +38,30 @@ pub fn read(stream: &mut TcpStream, space: &mut [u8]) -> Outcome {
 /// What a read would meet, without reading: `Done` if there are bytes. For when there is nowhere to put them.
 pub fn peek(stream: &TcpStream) -> Outcome {
     retry(|| stream.peek(&mut [0; 1]), |count| if count == 0 { Outcome::Eof } else { Outcome::Done })
+}
+
+/// What a read would put into `space`, which stays where it is.
+pub fn look(stream: &TcpStream, space: &mut [u8]) -> Outcome {
+    debug_assert!(!space.is_empty());
+    retry(|| stream.peek(space), |count| if count == 0 { Outcome::Eof } else { Outcome::Moved(count) })
+}
+
+/// Takes as many bytes as `seen` has, which have been looked at. They are not copied once more (kernel fact
+/// `what_was_looked_at_is_taken_without_a_copy`).
+pub fn take(stream: &TcpStream, seen: &mut [u8]) -> Outcome {
+    let mut taken = 0;
+    while taken < seen.len() {
+        let rest = &mut seen[taken..];
+        match retry(|| Ok(rustix::net::recv(stream, &mut *rest, RecvFlags::TRUNC)?.1), Outcome::Moved) {
+            Outcome::Moved(count) if count > 0 => taken += count,
+            // They were there, and nobody else reads here. If it were so, they would be passed on twice.
+            outcome => {
+                debug_assert!(false, "{outcome:?} in place of what was seen");
+                return Outcome::Failed(Failure::Reset);
+            }
+        }
+    }
+    Outcome::Moved(taken)
 }
 
 /// One `write` of as much of `bytes` as the socket takes. If the end follows at once, the last of them leave with it, in one

@@ -90,6 +90,21 @@ impl Socket {
         if self.inbox.is_empty() { self.read(&mut [0]) } else { Outcome::NoStorage }
     }
 
+    /// What a read would bring, which stays here.
+    pub(crate) fn look(&mut self, most: usize) -> Result<Vec<u8>, Outcome> {
+        if self.inbox.is_empty() {
+            return Err(self.read(&mut [0]));
+        }
+        let before_mark = self.urgent_at.filter(|&at| at > 0).unwrap_or(usize::MAX);
+        Ok(self.inbox[..most.min(self.inbox.len()).min(before_mark)].to_vec())
+    }
+
+    /// So much of what was looked at.
+    pub(crate) fn take_seen(&mut self, count: usize) -> Outcome {
+        self.take(count, &mut vec![0; count]);
+        Outcome::Moved(count)
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Outcome {
         assert!(!bytes.is_empty(), "wrote nothing");
         assert!(!self.shut, "wrote behind a shutdown");

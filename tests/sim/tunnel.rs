@@ -185,6 +185,8 @@ struct World {
     /// Peers send urgent data, once so many bytes of theirs are taken: before they have proved to be bulk, or behind that.
     urgent_from: Option<usize>,
     seen_of_pipes: Seen,
+    /// The tunnel had to pass something on without holding it.
+    was_without_storage: bool,
 }
 
 /// So many bytes, of which no two parts are alike. Made in pieces, for a byte at a time is slow without optimisation.
@@ -310,6 +312,7 @@ impl World {
             refused_pipes: random.pick(&[Refused::None, Refused::None, Refused::Some, Refused::All]),
             urgent_from: random.pick(&[None, None, None, Some(0), Some(BULK_BYTES), Some(BULK_BYTES)]),
             seen_of_pipes: Seen::new(),
+            was_without_storage: false,
             stalls: [None, Some(Side::Client), Some(Side::Upstream)][random.below(3)]
                 .filter(|_| matches!(plot, Plot::ClientResets | Plot::UpstreamResets)),
             random,
@@ -401,13 +404,20 @@ impl World {
             if step == Step::Wait {
                 return self.settle();
             }
-            let outcome = self.perform(step).unwrap();
+            let (step, outcome) = match step {
+                Step::Pass(side) => self.pass(side),
+                _ => (step, self.perform(step).unwrap()),
+            };
             self.session.report(step, outcome, self.now, &self.policy);
-            if outcome == Outcome::NoStorage {
-                self.queued = true;
-                return;
+            match outcome {
+                // It goes on without.
+                Outcome::NoStorage if self.session.is_tunnel() => {}
+                Outcome::NoStorage => {
+                    self.queued = true;
+                    return;
+                }
+                _ => assert_eq!(outcome, Outcome::Blocked, "lost wake-up: {step:?}, {:?}", self.session),
             }
-            assert_eq!(outcome, Outcome::Blocked, "lost wake-up: {step:?}, {:?}", self.session);
         }
     }
 
@@ -469,12 +479,24 @@ impl World {
                 }
                 _ => {}
             }
-            let outcome = self.perform(step);
+            let (step, outcome) = match step {
+                Step::Pass(side) => {
+                    let (met, outcome) = self.pass(side);
+                    (met, Some(outcome))
+                }
+                _ => (step, self.perform(step)),
+            };
             match (step, outcome) {
-                (Step::Read(Side::Client) | Step::Fill(Side::Client), Some(Outcome::Moved(count))) => {
+                (
+                    Step::Read(Side::Client) | Step::Pass(Side::Client) | Step::Fill(Side::Client),
+                    Some(Outcome::Moved(count)),
+                ) => {
                     self.taken.0 += count;
                 }
-                (Step::Read(Side::Upstream) | Step::Fill(Side::Upstream), Some(Outcome::Moved(count))) => {
+                (
+                    Step::Read(Side::Upstream) | Step::Pass(Side::Upstream) | Step::Fill(Side::Upstream),
+                    Some(Outcome::Moved(count)),
+                ) => {
                     self.taken.1 += count;
                 }
                 // Not when it is asked anew: its client has been waiting since then.
@@ -505,7 +527,8 @@ impl World {
                 if needs_storage && self.random.one_in(20)
                     || !self.session.borrow_storage(side, &mut self.pool)
                 {
-                    self.starved = true;
+                    self.was_without_storage |= self.session.is_tunnel();
+                    self.starved = !self.session.is_tunnel();
                     return Some(Outcome::NoStorage);
                 }
                 let socket = match side {
@@ -521,6 +544,7 @@ impl World {
                     Side::Upstream => self.upstream.as_mut().unwrap().1.write(bytes),
                 }
             }
+            Step::Pass(_) => unreachable!(),
             Step::Fill(side) => self.fill(side),
             Step::Drain(side) => self.drain(side),
             Step::ShutdownWrite(side) => self.socket(side).unwrap().shutdown_write(),
@@ -585,6 +609,24 @@ impl World {
         })
     }
 
+    fn pass(&mut self, from: Side) -> (Step, Outcome) {
+        let most = 1 + self.random.below(100_000);
+        let seen = match self.socket(from).unwrap().look(most) {
+            Ok(seen) => seen,
+            Err(met) => return (Step::Pass(from), met),
+        };
+        match self.socket(from.other()).unwrap().write(&seen) {
+            Outcome::Moved(count) => {
+                self.saw(if count < seen.len() { "passed in part" } else { "passed" });
+                (Step::Pass(from), self.socket(from).unwrap().take_seen(count))
+            }
+            met => {
+                self.saw("passed in vain");
+                (Step::Write(from.other()), met)
+            }
+        }
+    }
+
     fn fill(&mut self, side: Side) -> Outcome {
         let lent = &mut self.pipes[side as usize];
         if lent.is_none() {
@@ -593,7 +635,7 @@ impl World {
                 Refused::Some => self.random.one_in(3),
                 Refused::All => true,
             };
-            if refuses || !self.pool.lend_pipe() {
+            if refuses || !self.pool.lend_pipe(self.session.standing(side)) {
                 self.saw("pipe refused");
                 return Outcome::NoStorage;
             }

@@ -1,9 +1,9 @@
 //! How an exchange ends and a session closes, and what is told of it.
 
 use super::{Asked, DRAIN_IDLE_MS, EndReason, Exchange, Policy, Record, Session, Side, State};
-use crate::proto::relay::{Half, Sink};
+use crate::proto::relay::{Half, Sink, Supply};
 use crate::proto::reply::Refusal;
-use crate::proto::tick::Tick;
+use crate::proto::tick::{Millis, Tick};
 
 impl Session {
     /// The proxy takes no new connections. Requests under way and tunnels go on.
@@ -78,8 +78,8 @@ impl Session {
             rule: self.rule.as_deref(),
             up_bytes: self.up.moved,
             down_bytes: self.down.moved,
-            dns_ms: self.dns_ms.map(u64::from),
-            dial_ms: self.dial_ms.map(u64::from),
+            dns_ms: self.dns_ms.map(Millis::get),
+            dial_ms: self.dial_ms.map(Millis::get),
             total_ms: now.since(self.started),
             end: self.end.map_or("-", EndReason::word),
             refusal: self.refusal.as_deref(),
@@ -98,7 +98,10 @@ impl Session {
             (reason, _) => reason,
         };
         self.end.get_or_insert(reason);
-        let is_cut = |half: &Half| !half.is_empty() || half.sink == Sink::Broken;
+        let is_cut = |half: &Half| {
+            // What waits to be passed on is not held.
+            !half.is_empty() || half.sink == Sink::Broken || half.supply != Supply::Plenty
+        };
         let is_tunnel = matches!(self.state, State::Tunneling);
         self.cut = match &self.http {
             Some(http) if !is_tunnel => http.end_is_close && !http.awaits_head(),

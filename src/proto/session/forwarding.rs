@@ -225,7 +225,7 @@ impl Session {
         let Some(http) = &mut self.http else { return };
         match (side, outcome) {
             (Side::Upstream, Outcome::Moved(count)) => {
-                self.up.moved += count as u64;
+                self.up.count(count);
                 let short = !http.short_head().is_empty();
                 http.head_unsent = http.head_unsent.saturating_sub(count);
                 if http.retry == Retry::Unsent {

@@ -441,7 +441,7 @@ impl Session {
         http.cleared_up += std::mem::take(&mut http.held);
         http.head_unsent = http.head_bytes;
         self.upstream_ready = Ready::default();
-        (self.reset, self.vanished) = (None, None);
+        (self.reset, self.vanished, self.full_since) = (None, None, [None; 2]);
         self.resolve(now, policy);
     }
 
@@ -451,7 +451,7 @@ impl Session {
         (self.reset, self.vanished) = (None, None);
         // Rules for a completed name would speak for whatever is asked for next.
         (self.via, self.dns_ms, self.dial_ms, self.aside) = (None, None, None, None);
-        (self.up.moved, self.down.moved) = (0, 0);
+        (self.up.moved, self.down.moved, self.full_since) = (0, 0, [None; 2]);
         // Not only another upstream's: a CONNECT may come next.
         (self.up.sink, self.down.source) = (Sink::Open, Source::Open);
         let (rule, user) = (self.rule.take(), self.user.take());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{CLIENT_LEFT_MS, EndReason};
-use super::{Exchange, Lookup, Outcome, Policy, Session, Side, State, Step, elapsed_ms};
+use super::{Exchange, Lookup, Outcome, Policy, Session, Side, State, Step};
 use crate::proto::eyeballs::{self, Eyeballs};
 use crate::proto::failure::Failure;
 use crate::proto::relay::Ready;
@@ -12,7 +12,7 @@ use crate::proto::resolver::ResolveError;
 use crate::proto::rules::{Early, GUARD_RULE, Service, Verdict, Who};
 use crate::proto::scan::{Scan, Scanned};
 use crate::proto::target::Host;
-use crate::proto::tick::Tick;
+use crate::proto::tick::{Millis, Tick};
 
 /// What few requests have, and only until an upstream stands: it is made for those, and gone when a tunnel begins.
 #[derive(Debug, Default)]
@@ -142,7 +142,7 @@ impl Session {
             eyeballs::Verdict::Nothing => Refusal::NameNotFound { rcode: 0 },
         };
         if self.via.is_some() {
-            self.dial_ms = Some(elapsed_ms(eyeballs.began(), now));
+            self.dial_ms = Some(Millis::between(eyeballs.began(), now));
         }
         self.refuse(refusal, now, policy);
     }
@@ -181,7 +181,7 @@ impl Session {
                 self.via = Some(won.address);
                 self.rule = Some(won.rule);
                 self.upstream_ready = won.ready;
-                self.dial_ms = Some(elapsed_ms(eyeballs.began(), now));
+                self.dial_ms = Some(Millis::between(eyeballs.began(), now));
                 if self.http.is_some() {
                     return self.start_forwarding(now, policy);
                 }

@@ -1,9 +1,10 @@
 //! The storage of a session's rings: borrowed while bytes wait or are about to, and little of it where there is little.
 
-use super::{Session, Side, State};
+use super::{Outcome, Session, Side, State};
 use crate::proto::onward::GROWTH_MAX_BYTES;
-use crate::proto::relay::{Half, Supply};
-use crate::proto::ring::{Pool, RING_BYTES, SMALL_RING_BYTES};
+use crate::proto::relay::{Half, SLOW_MS, Supply};
+use crate::proto::ring::{Pool, RING_BYTES, SMALL_RING_BYTES, Standing};
+use crate::proto::tick::{Millis, Tick};
 
 /// While storage is scarce, so much of a body is read at a time: what of it has to wait fits into a small ring.
 const SIP_BYTES: usize = SMALL_RING_BYTES - GROWTH_MAX_BYTES;
@@ -28,27 +29,66 @@ impl Session {
         &mut space[..end]
     }
 
-    /// Borrows storage for reading from `side`, if there is none to read into. `false`: there is none to be had.
+    /// What is known of the sink of what comes from `side`.
+    #[must_use]
+    pub fn standing(&self, side: Side) -> Standing {
+        match side {
+            Side::Client => self.up.standing(),
+            Side::Upstream => self.down.standing(),
+        }
+    }
+
+    /// Borrows storage for reading from `side`, if there is none to read into. `false`: there is none to be had. A tunnel then does
+    /// without ([`Step::Pass`](super::Step::Pass)), also where there is some, but little: what its sink does not take stays where it is.
     pub fn borrow_storage(&mut self, side: Side, pool: &mut Pool) -> bool {
+        let is_tunnel = self.is_tunnel();
+        let half = self.half_from(side);
+        // The kernel swallows megabytes for a reader that never reads: of tunnels, any may turn out to be one.
+        let has_enough = pool.spares(if is_tunnel { Standing::Slow } else { half.standing() });
+        let is_small = half.is_small();
+        if half.ring.capacity() < RING_BYTES && is_tunnel && (has_enough || !is_small) {
+            // What held little does for little only.
+            if let Some(small) = half.ring.detach_if_empty() {
+                pool.give_back(small);
+            }
+        }
         if !self.fill_slice(side).is_empty() {
             return true;
         }
-        let is_scarce = pool.is_scarce();
         let lent = match side {
-            Side::Client | Side::Upstream if is_scarce && matches!(self.state, State::Tunneling) => {
-                pool.lend_small()
+            Side::Client | Side::Upstream if is_tunnel && !has_enough => {
+                // Three system calls in place of two.
+                if is_small && pool.spares(Standing::Fresh) { pool.lend_small() } else { None }
             }
             // Requests are small, and what they are read into is what most of them wait in.
             Side::Client => pool.lend(),
-            Side::Upstream => pool.lend_wide(),
+            Side::Upstream if is_tunnel => pool.lend_wide(),
+            Side::Upstream => pool.lend_for_answer(),
         };
         let Some(storage) = lent else { return false };
         let half = self.half_from(side);
-        half.supply = if is_scarce { Supply::Scarce } else { Supply::Plenty };
+        half.supply = if has_enough || is_tunnel { Supply::Plenty } else { Supply::Scarce };
         if let Some(unneeded) = half.ring.attach(storage) {
             pool.give_back(unneeded);
         }
         true
+    }
+
+    /// How long bytes had to wait for a sink is what says whether it is slow. One with room at once has said nothing.
+    pub(super) fn time_sink(&mut self, side: Side, outcome: Outcome, now: Tick) {
+        let elapsed = Millis::between(self.started, now);
+        let full_since = &mut self.full_since[side as usize];
+        match outcome {
+            Outcome::Blocked => _ = full_since.get_or_insert(elapsed),
+            Outcome::Moved(_) => {
+                if let Some(since) = full_since.take()
+                    && elapsed.get().saturating_sub(since.get()) >= SLOW_MS
+                {
+                    self.half_from(side.other()).mark_slow();
+                }
+            }
+            Outcome::Eof | Outcome::Failed(_) | Outcome::Done | Outcome::NoStorage => {}
+        }
     }
 
     /// Storage is scarce: what little waits is held in little.
@@ -68,6 +108,12 @@ impl Session {
                 pool.give_back(storage);
             }
         }
+    }
+
+    /// Whether it is a tunnel, which can do without storage.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.state, State::Tunneling)
     }
 
     /// Whether it holds storage that was lent. For assertions.

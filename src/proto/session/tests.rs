@@ -11,7 +11,8 @@ use crate::proto::eyeballs::{ATTEMPT_DELAY_MS, RESOLUTION_DELAY_MS};
 use crate::proto::failure::Failure;
 use crate::proto::lookup::Families;
 use crate::proto::pool::Origin;
-use crate::proto::ring::{Pool, SMALL_RING_BYTES};
+use crate::proto::relay::SLOW_MS;
+use crate::proto::ring::{Pool, SMALL_RING_BYTES, Standing};
 use crate::proto::rules::{DefaultAction, Ports, Rule, RuleSet, Rules, parse_net};
 
 const HEAD: &[u8] = b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n\r\n";
@@ -61,7 +62,7 @@ impl Script {
             session,
             policy,
             // Not enough for wide rings.
-            pool: Pool::with_ceiling(16 * RING_BYTES as u64),
+            pool: Pool::with_ceiling(15 * RING_BYTES as u64),
             now: Tick(0),
             lines: Vec::new(),
             upstream: Upstream::None,
@@ -125,12 +126,14 @@ impl Script {
             }
             Step::Read(Side::Upstream)
             | Step::Write(Side::Upstream)
+            | Step::Pass(Side::Upstream)
             | Step::Fill(Side::Upstream)
             | Step::Drain(Side::Upstream)
             | Step::ShutdownWrite(Side::Upstream)
             | Step::TakeError(Side::Upstream) => assert_eq!(self.upstream, Upstream::Open),
             Step::Read(Side::Client)
             | Step::Write(Side::Client)
+            | Step::Pass(Side::Client)
             | Step::Fill(Side::Client)
             | Step::Drain(Side::Client)
             | Step::ShutdownWrite(Side::Client)
@@ -146,6 +149,13 @@ impl Script {
             | Step::End(_) => {}
         }
         self.session.report(step, outcome, self.now, &self.policy);
+    }
+
+    /// What has come from that side was looked at, and this became of writing it.
+    #[track_caller]
+    fn passes_in_vain(&mut self, from: Side, outcome: Outcome) {
+        assert_eq!(self.session.step(), Step::Pass(from));
+        self.session.report(Step::Write(from.other()), outcome, self.now, &self.policy);
     }
 
     /// The session reads `bytes` from that side.
@@ -953,6 +963,66 @@ fn tunneling_storage_is_scarce() {
 }
 
 #[test]
+fn tunneling_storage_is_scarce_and_there_is_more() {
+    let mut script = Script::tunneling();
+    let _lent: Vec<_> = (0..8).map(|_| script.pool.lend().unwrap()).collect();
+    script.event(Side::Upstream, READABLE);
+    script.read(Side::Upstream, &[7; SMALL_RING_BYTES]);
+    script.writes(Side::Client, &[7; SMALL_RING_BYTES]);
+    assert!(!script.session.borrow_storage(Side::Upstream, &mut script.pool), "more than it may hold");
+    script.session.return_storage(&mut script.pool);
+    assert_eq!(script.pool.lent(), 8);
+    script.does(Step::Read(Side::Upstream), Outcome::NoStorage);
+    script.does(Step::Pass(Side::Upstream), Outcome::Moved(100));
+    // That was a small one.
+    assert_eq!(script.room(Side::Upstream), SMALL_RING_BYTES);
+    // Who has shown that it takes what comes has a pipe before others.
+    for _ in 0..256 {
+        if script.session.step() == Step::Fill(Side::Upstream) {
+            script.does(Step::Fill(Side::Upstream), Outcome::NoStorage);
+        }
+        script.does(Step::Read(Side::Upstream), Outcome::NoStorage);
+        script.does(Step::Pass(Side::Upstream), Outcome::Moved(RING_BYTES));
+    }
+    assert_eq!(script.session.standing(Side::Upstream), Standing::Proven);
+    script.does(Step::Fill(Side::Upstream), Outcome::Moved(RING_BYTES));
+    script.does(Step::Drain(Side::Client), Outcome::Moved(RING_BYTES));
+}
+
+#[test]
+fn tunneling_a_sink_is_slow_for_a_while() {
+    let mut script = Script::bulk(Side::Upstream);
+    script.does(Step::Fill(Side::Upstream), Outcome::Moved(RING_BYTES));
+    script.does(Step::Drain(Side::Client), Outcome::Blocked);
+    script.waits();
+    script.now = script.now.after(SLOW_MS - 1);
+    script.event(Side::Client, WRITABLE);
+    script.does(Step::Drain(Side::Client), Outcome::Moved(1));
+    assert_eq!(script.session.standing(Side::Upstream), Standing::Fresh);
+    script.does(Step::Drain(Side::Client), Outcome::Blocked);
+    script.now = script.now.after(SLOW_MS);
+    script.event(Side::Client, WRITABLE);
+    script.does(Step::Drain(Side::Client), Outcome::Moved(RING_BYTES - 1));
+    assert_eq!(script.session.standing(Side::Upstream), Standing::Slow);
+    let mut reads = 0;
+    while script.session.standing(Side::Upstream) == Standing::Slow {
+        reads += 1;
+        script.read(Side::Upstream, &[7; RING_BYTES]);
+        script.writes(Side::Client, &[7; RING_BYTES]);
+    }
+    // What it took behind its pause counts.
+    assert_eq!((reads, script.session.standing(Side::Upstream)), (255, Standing::Proven));
+    assert_eq!(script.session.standing(Side::Client), Standing::Fresh);
+    // And what comes is bulk only once that is seen anew.
+    for _ in 0..4 {
+        script.read(Side::Upstream, &[7; RING_BYTES]);
+        script.writes(Side::Client, &[7; RING_BYTES]);
+    }
+    script.does(Step::Fill(Side::Upstream), Outcome::Blocked);
+    script.waits();
+}
+
+#[test]
 fn reading_head_storage_is_scarce() {
     let mut script = Script::new();
     script.read(Side::Client, &HEAD[..HEAD.len() - 1]);
@@ -1061,10 +1131,63 @@ fn tunneling_no_storage() {
     let mut script = Script::tunneling();
     script.event(Side::Client, READABLE);
     script.does(Step::Read(Side::Client), Outcome::NoStorage);
+    script.does(Step::Pass(Side::Client), Outcome::Moved(1_000));
+    // It may have come back.
+    script.read(Side::Client, b"stored");
+    script.writes(Side::Upstream, b"stored");
+    script.event(Side::Client, READABLE);
+    script.does(Step::Read(Side::Client), Outcome::NoStorage);
+    script.does(Step::Pass(Side::Client), Outcome::Blocked);
     script.waits();
-    script.session.on_storage();
-    script.read(Side::Client, b"later");
-    script.writes(Side::Upstream, b"later");
+    let record = script.session.record(script.now);
+    assert_eq!((record.up_bytes, record.down_bytes), (1_006, 0));
+}
+
+#[test]
+fn tunneling_no_storage_and_the_sink_is_full() {
+    let mut script = Script::tunneling();
+    script.event(Side::Upstream, READABLE);
+    script.does(Step::Read(Side::Upstream), Outcome::NoStorage);
+    script.passes_in_vain(Side::Upstream, Outcome::Blocked);
+    script.waits();
+    assert!(!script.session.is_starved(), "it is the client that it waits for");
+    script.event(Side::Client, WRITABLE);
+    script.does(Step::Pass(Side::Upstream), Outcome::Moved(7));
+    script.does(Step::Read(Side::Upstream), Outcome::Blocked);
+    script.waits();
+}
+
+#[test]
+fn tunneling_no_storage_and_the_sink_fails() {
+    let mut script = Script::tunneling();
+    script.event(Side::Client, READABLE);
+    script.does(Step::Read(Side::Client), Outcome::NoStorage);
+    script.passes_in_vain(Side::Client, Outcome::Failed(Failure::Reset));
+    script.does(Step::Read(Side::Upstream), Outcome::Eof);
+    script.ends(EndReason::UpstreamReset);
+}
+
+#[test]
+fn tunneling_no_storage_and_the_source_ends() {
+    let mut script = Script::tunneling();
+    script.event(Side::Client, CLOSED);
+    script.does(Step::Read(Side::Client), Outcome::NoStorage);
+    script.does(Step::Pass(Side::Client), Outcome::Moved(3));
+    script.does(Step::Read(Side::Client), Outcome::NoStorage);
+    script.does(Step::Pass(Side::Client), Outcome::Eof);
+    script.does(Step::ShutdownWrite(Side::Upstream), Outcome::Done);
+    script.waits();
+}
+
+#[test]
+fn tunneling_deadline_with_bytes_to_pass_on() {
+    let mut script = Script::tunneling();
+    script.event(Side::Client, READABLE);
+    script.does(Step::Read(Side::Client), Outcome::NoStorage);
+    script.passes_in_vain(Side::Client, Outcome::Blocked);
+    script.expires(Kind::Idle, 900_000);
+    assert_eq!(script.resets(), (true, true), "a stream that was cut off must not look complete");
+    script.ends(EndReason::IdleTimeout);
 }
 
 #[test]

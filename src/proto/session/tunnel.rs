@@ -1,7 +1,7 @@
 //! The tunnel: two halves that take turns, and when it is over.
 
 use super::{EndReason, Outcome, Policy, Session, Side, State, Step};
-use crate::proto::relay::{Half, Move, Ready, Sink, Source, Supply, source_after};
+use crate::proto::relay::{Half, Move, PLENTY_BYTES, Ready, Sink, Source, Supply, source_after};
 use crate::proto::tick::Tick;
 
 impl Session {
@@ -9,6 +9,8 @@ impl Session {
     pub(super) fn start_tunneling(&mut self) {
         self.aside = None;
         self.state = State::Tunneling;
+        // Nobody waits for storage in a tunnel.
+        self.on_storage();
     }
 
     pub(super) fn relay_step(&self) -> Step {
@@ -29,14 +31,20 @@ impl Session {
             (Move::ShutdownWrite, _, _) => Step::ShutdownWrite(Side::Upstream),
             (_, Move::ShutdownWrite, _) => Step::ShutdownWrite(Side::Client),
             (Move::Nothing, Move::Nothing, _) => self.watch_both(),
-            (Move::Read, Move::Nothing, _) | (Move::Read, Move::Read | Move::Fill, Side::Client) => {
-                Step::Read(Side::Client)
+            (taken, Move::Nothing, _) | (taken @ (Move::Read | Move::Pass | Move::Fill), _, Side::Client) => {
+                Self::take_step(taken, Side::Client)
             }
-            (Move::Fill, Move::Nothing, _) | (Move::Fill, Move::Read | Move::Fill, Side::Client) => {
-                Step::Fill(Side::Client)
-            }
-            (Move::Nothing | Move::Read | Move::Fill, Move::Read, _) => Step::Read(Side::Upstream),
-            (Move::Nothing | Move::Read | Move::Fill, Move::Fill, _) => Step::Fill(Side::Upstream),
+            (_, taken, _) => Self::take_step(taken, Side::Upstream),
+        }
+    }
+
+    fn take_step(taken: Move, side: Side) -> Step {
+        match taken {
+            Move::Read => Step::Read(side),
+            Move::Pass => Step::Pass(side),
+            Move::Fill => Step::Fill(side),
+            // Chosen before.
+            Move::Write | Move::Drain | Move::ShutdownWrite | Move::Nothing => Step::Wait,
         }
     }
 
@@ -85,10 +93,10 @@ impl Session {
             Outcome::Moved(count) => {
                 let offered = half.ring.fill_slice().len();
                 half.read(count, offered, ready);
-                half.weigh(count);
+                half.weigh(count, offered);
             }
             Outcome::Blocked => ready.readable = false,
-            Outcome::NoStorage => half.supply = Supply::Starved,
+            Outcome::NoStorage => half.supply = Supply::Scarce,
             // Perhaps behind a reset: the kernel tells an error once (kernel fact
             // `a_reset_is_told_once_then_looks_like_end_of_file`). Whoever met it, a write or `TakeError`, has broken the
             // sink towards that side, and `relay_moved` goes by that.
@@ -104,6 +112,22 @@ impl Session {
         }
         // The other direction goes first next time.
         self.first = side.other();
+    }
+
+    /// What was passed on was never held. Whether there is storage again is asked before the next bytes.
+    pub(super) fn relay_passed(&mut self, side: Side, outcome: Outcome) {
+        let (half, _) = self.half_and_source(side);
+        half.supply = Supply::Plenty;
+        match outcome {
+            Outcome::Moved(count) => {
+                half.count(count);
+                half.weigh(count, PLENTY_BYTES);
+                self.first = side.other();
+            }
+            Outcome::Blocked | Outcome::Eof | Outcome::Failed(_) | Outcome::Done | Outcome::NoStorage => {
+                self.relay_read(side, outcome);
+            }
+        }
     }
 
     /// A pipe is only a shorter way for bytes. What looks like the end may be urgent data (kernel fact

@@ -87,6 +87,9 @@ pub enum Step {
     Read(Side),
     /// Write [`Session::drain_slice`](super::Session::drain_slice) to that side.
     Write(Side),
+    /// Look at what has come from that side, write it to the other one, and take what that took. Who looks or writes in vain
+    /// reports this step, or a [`Step::Write`] to the other side.
+    Pass(Side),
     /// Move bytes from that side into a pipe, which is empty.
     Fill(Side),
     /// Move bytes out of the pipe that was filled from the other side to that side.

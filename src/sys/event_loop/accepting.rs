@@ -6,7 +6,7 @@ use mio::Token;
 use mio::net::{TcpListener, TcpStream};
 
 use super::{Entry, EventLoop, log_exchange};
-use crate::config::REFUSING_MAX;
+use crate::config::{REFUSING_MAX, SCRATCH_BYTES};
 use crate::proto::reply::Refusal;
 use crate::proto::rules::CLIENT_RULE;
 use crate::proto::session::{Session, Side, Step};
@@ -23,9 +23,6 @@ const ACCEPT_PAUSE_MS: u64 = 200;
 /// A listener that goes waits so long for handshakes that have begun: a distant client's, or a near one's whose packet must be
 /// sent again.
 const LEAVING_MS: u64 = 500;
-/// What is thrown away behind a refusal goes here, once for all sessions; the first one that is makes the room.
-const DISCARD_BYTES: usize = 16 * 1024;
-
 /// All that an idle tunnel takes, but for its deadline and its name. In debug builds mio's sockets are larger.
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
 const _: () = assert!(size_of::<super::table::Place<Entry>>() <= 344);
@@ -189,7 +186,7 @@ impl EventLoop {
     /// With all places for lingering taken, the answer goes out all the same and the connection is closed behind it. What
     /// has come by now is read first: closing with something unread would be a reset, which may erase the answer.
     fn refuse_in_passing(&mut self, mut session: Session, mut sockets: Sockets) {
-        sockets.read(Side::Client, room(&mut self.discard));
+        sockets.read(Side::Client, room(&mut self.scratch));
         loop {
             let step = session.step();
             let outcome = match step {
@@ -201,6 +198,7 @@ impl EventLoop {
                 | Step::Wait
                 | Step::End(_)
                 | Step::Read(_)
+                | Step::Pass(_)
                 | Step::Fill(_)
                 | Step::Drain(_)
                 | Step::Authenticate
@@ -217,8 +215,8 @@ impl EventLoop {
     }
 }
 
-/// Where to read what is thrown away. Many proxies never need it, and then have 16 KiB less for each loop.
-pub(super) fn room(discard: &mut Vec<u8>) -> &mut [u8] {
-    discard.resize(DISCARD_BYTES, 0);
-    discard
+/// Where bytes go that are only looked at, or thrown away: the same for all sessions. Many proxies never need it, and then have it not.
+pub(super) fn room(scratch: &mut Vec<u8>) -> &mut [u8] {
+    scratch.resize(SCRATCH_BYTES, 0);
+    scratch
 }

@@ -192,10 +192,22 @@ impl World {
                     break;
                 }
                 // Room for less than a third of the buffer is never announced.
-                let outcome = match step {
-                    Step::Write(side) if self.socket(key, side).wants_room => Some(Outcome::Blocked),
-                    _ => self.perform(key, step),
+                let (step, outcome) = match step {
+                    Step::Write(side) if self.socket(key, side).wants_room => (step, Some(Outcome::Blocked)),
+                    Step::Pass(side) if self.socket(key, side.other()).wants_room => {
+                        (Step::Write(side.other()), Some(Outcome::Blocked))
+                    }
+                    Step::Pass(side) => {
+                        let (met, outcome) = self.pass(key, side);
+                        (met, Some(outcome))
+                    }
+                    _ => (step, self.perform(key, step)),
                 };
+                if outcome == Some(Outcome::NoStorage) && self.entries[key].session.is_tunnel() {
+                    // It goes on without.
+                    self.entries[key].session.report(step, Outcome::NoStorage, self.now, &self.policy);
+                    continue;
+                }
                 let was_known = matches!(outcome, Some(Outcome::Blocked));
                 assert!(was_known, "lost wake-up: {step:?} {outcome:?}\n{:?}", self.entries[key].session);
                 self.entries[key].session.report(step, Outcome::Blocked, self.now, &self.policy);

@@ -127,7 +127,13 @@ impl World {
                 Step::End(reason) => return self.free(key, reason),
                 _ => {}
             }
-            let outcome = self.perform(key, step);
+            let (step, outcome) = match step {
+                Step::Pass(side) => {
+                    let (met, outcome) = self.pass(key, side);
+                    (met, Some(outcome))
+                }
+                _ => (step, self.perform(key, step)),
+            };
             self.tell(format_args!("{key}: {step:?} {outcome:?}"));
             let Some(outcome) = outcome else { continue };
             let entry = &mut self.entries[key];
@@ -153,10 +159,24 @@ impl World {
         }
     }
 
+    pub(super) fn pass(&mut self, key: usize, from: Side) -> (Step, Outcome) {
+        let seen = match self.socket(key, from).look(100_000) {
+            Ok(seen) => seen,
+            Err(met) => return (Step::Pass(from), met),
+        };
+        match self.socket(key, from.other()).write(&seen) {
+            Outcome::Moved(count) => (Step::Pass(from), self.socket(key, from).take_seen(count)),
+            met => (Step::Write(from.other()), met),
+        }
+    }
+
     pub(super) fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
         Some(match step {
             Step::Read(side) => {
                 if !self.entries[key].session.borrow_storage(side, &mut self.storage) {
+                    if self.entries[key].session.is_tunnel() {
+                        return Some(Outcome::NoStorage);
+                    }
                     return Some(self.socket(key, side).peek());
                 }
                 let entry = &mut self.entries[key];
@@ -172,6 +192,7 @@ impl World {
             }
             // Pipes are the tunnels' world's.
             Step::Fill(_) => Outcome::NoStorage,
+            Step::Pass(_) => unreachable!(),
             Step::Drain(_) => unreachable!(),
             Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
             Step::Discard => self.socket(key, Side::Client).read(&mut [0; 4096]),

@@ -44,7 +44,13 @@ impl World {
                 }
                 _ => {}
             }
-            let outcome = self.perform(key, step);
+            let (step, outcome) = match step {
+                Step::Pass(side) => {
+                    let (met, outcome) = self.pass(key, side);
+                    (met, Some(outcome))
+                }
+                _ => (step, self.perform(key, step)),
+            };
             if self.traced {
                 println!("{:?} {key}: {step:?} {outcome:?}", self.now);
             }
@@ -72,6 +78,11 @@ impl World {
         match (step, outcome) {
             (Step::Write(Side::Client), Outcome::Moved(count)) => entry.written.0 += count as u64,
             (Step::Write(Side::Upstream), Outcome::Moved(count)) => entry.written.1 += count as u64,
+            (Step::Pass(Side::Upstream), Outcome::Moved(count)) => entry.written.0 += count as u64,
+            (Step::Pass(Side::Client), Outcome::Moved(count)) => {
+                entry.written.1 += count as u64;
+                entry.moves.heard = now;
+            }
             (Step::Read(Side::Client), Outcome::Moved(_)) => entry.moves.heard = now,
             (Step::Authenticate | Step::Resolve, _) => entry.moves.asked = now,
             _ => {}
@@ -92,10 +103,24 @@ impl World {
         }
     }
 
+    fn pass(&mut self, key: usize, from: Side) -> (Step, Outcome) {
+        let seen = match self.socket(key, from).look(100_000) {
+            Ok(seen) => seen,
+            Err(met) => return (Step::Pass(from), met),
+        };
+        match self.socket(key, from.other()).write(&seen) {
+            Outcome::Moved(count) => (Step::Pass(from), self.socket(key, from).take_seen(count)),
+            met => (Step::Write(from.other()), met),
+        }
+    }
+
     fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
         Some(match step {
             Step::Read(side) => {
                 if self.entries[key].session.fill_slice(side).is_empty() && !self.lend(key, side) {
+                    if self.entries[key].session.is_tunnel() {
+                        return Some(Outcome::NoStorage);
+                    }
                     return Some(self.socket(key, side).peek());
                 }
                 let Entry { session, socket, upstream, .. } = &mut self.entries[key];
@@ -118,6 +143,7 @@ impl World {
             }
             // Pipes are the other world's.
             Step::Fill(_) => Outcome::NoStorage,
+            Step::Pass(_) => unreachable!(),
             Step::Drain(_) => unreachable!(),
             Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
             Step::Discard => self.entries[key].socket.read(&mut [0; 4096]),
@@ -350,10 +376,22 @@ impl World {
                     break;
                 }
                 // Room for less than a third of the buffer is never announced.
-                let outcome = match step {
-                    Step::Write(side) if self.socket(key, side).wants_room => Some(Outcome::Blocked),
-                    _ => self.perform(key, step),
+                let (step, outcome) = match step {
+                    Step::Write(side) if self.socket(key, side).wants_room => (step, Some(Outcome::Blocked)),
+                    Step::Pass(side) if self.socket(key, side.other()).wants_room => {
+                        (Step::Write(side.other()), Some(Outcome::Blocked))
+                    }
+                    Step::Pass(side) => {
+                        let (met, outcome) = self.pass(key, side);
+                        (met, Some(outcome))
+                    }
+                    _ => (step, self.perform(key, step)),
                 };
+                if outcome == Some(Outcome::NoStorage) && self.entries[key].session.is_tunnel() {
+                    // It goes on without.
+                    self.entries[key].session.report(step, Outcome::NoStorage, self.now, &self.policy);
+                    continue;
+                }
                 let was_known = matches!(outcome, Some(Outcome::Blocked));
                 assert!(was_known, "lost wake-up: {step:?} {outcome:?}\n{:?}", self.entries[key].session);
                 self.entries[key].session.report(step, Outcome::Blocked, self.now, &self.policy);
