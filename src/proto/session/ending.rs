@@ -90,13 +90,18 @@ impl Session {
         }
     }
 
-    /// The only way to `Closed`. The first cause wins.
-    pub(super) fn finish(&mut self, reason: EndReason) {
-        let reason = match (reason, self.vanished) {
+    /// The reason, now that it is known whose connection the kernel gave up.
+    pub(super) fn found_out(&self, reason: EndReason) -> EndReason {
+        match (reason, self.vanished) {
             (EndReason::ClientReset, Some(Side::Client)) => EndReason::ClientVanished,
             (EndReason::UpstreamReset, Some(Side::Upstream)) => EndReason::UpstreamVanished,
             (reason, _) => reason,
-        };
+        }
+    }
+
+    /// The only way to `Closed`. The first cause wins.
+    pub(super) fn finish(&mut self, reason: EndReason) {
+        let reason = self.found_out(reason);
         self.end.get_or_insert(reason);
         let is_cut = |half: &Half| !half.is_empty() || half.sink == Sink::Broken;
         let is_tunnel = matches!(self.state, State::Tunneling);
