@@ -264,16 +264,7 @@ impl Session {
 
     /// How `step` went. Changes the state, and with it the deadline.
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
-        // What the kernel says when it has given up: `TimedOut`, or what a router said last.
-        if let Step::Read(side)
-        | Step::Write(side)
-        | Step::Fill(side)
-        | Step::Drain(side)
-        | Step::TakeError(side) = step
-            && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
-        {
-            self.vanished.get_or_insert(side);
-        }
+        self.note_vanished(step, outcome);
         match step {
             Step::Read(side) if matches!(self.state, State::Tunneling) => self.relay_read(side, outcome),
             Step::Read(side) if matches!(self.state, State::Forwarding) => {
@@ -327,6 +318,19 @@ impl Session {
             | State::Replying(_)
             | State::Lingering { .. }
             | State::Closed => {}
+        }
+    }
+
+    /// What the kernel says when it has given up: `TimedOut`, or what a router said last.
+    fn note_vanished(&mut self, step: Step, outcome: Outcome) {
+        if let Step::Read(side)
+        | Step::Write(side)
+        | Step::Fill(side)
+        | Step::Drain(side)
+        | Step::TakeError(side) = step
+            && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
+        {
+            self.vanished.get_or_insert(side);
         }
     }
 
