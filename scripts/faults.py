@@ -56,6 +56,8 @@ class Origin:
 
     async def serve(self, handle, reader, writer):
         self.open += 1
+        # So that a connection whose other end is gone is over here within seconds.
+        keep_alive(writer.get_extra_info("socket"), after_s=1, every_s=1)
         try:
             await handle(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
@@ -103,6 +105,12 @@ class Origin:
                 case "accept":
                     await asyncio.start_server(functools.partial(self.serve, self.echo), sock=self.full)
             print("done", flush=True)
+
+
+def keep_alive(connection, after_s, every_s):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, after_s)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every_s)
 
 
 async def respond(writer, data, way):
@@ -411,9 +419,9 @@ class Scene:
         require(rss_after <= rss + RSS_SLACK_KIB, f"{rss} KiB resident before, {rss_after} after")
 
 
-def scene(name, *options, crowd=100, fault=None, by=()):
+def scene(name, *options, crowd=100, fault=None, by=(), slow=False):
     """Makes a scene of a function: it is given a proxy that has seen so many at once, and what is left behind is checked, and
-    that the fault happened to packets."""
+    that the fault happened to packets. A slow one is played only if it is named."""
     def decorate(play):
         @functools.wraps(play)
         def run(world):
@@ -427,11 +435,13 @@ def scene(name, *options, crowd=100, fault=None, by=()):
                     here.stop()
             asyncio.run(whole())
         SCENES[name] = run
+        if not slow:
+            USUAL.append(name)
         return run
     return decorate
 
 
-SCENES = {}
+SCENES, USUAL = {}, []
 DOWN_S = 2
 
 
@@ -713,6 +723,32 @@ async def enfile(here):
     return {"connection_limit_reached": 1}
 
 
+PROBES_S = 150  # the proxy's sockets are asked after 60 s and given up 60 s later; an upstream's from its tenth second on
+
+
+@scene("probes", crowd=10, slow=True)
+async def probes(here):
+    """a machine vanishes while tunnels to it are idle, the client's and then the origin's: keep-alive probes find out (4 minutes)"""
+    ends = {"client_vanished": here.world.client_link, "upstream_vanished": here.world.origin_link}
+    for word, link in ends.items():
+        async with contextlib.AsyncExitStack() as idle:
+            for _ in range(5):
+                await echo(*await idle.enter_async_context(tunnel(ORIGIN, ECHO)))
+            here.exchanges += 5
+            await asyncio.sleep(1)  # until all is acknowledged: what is not would be repeated for a quarter of an hour instead
+            link.become(up=False)
+            gone_at = time.monotonic()
+            async with asyncio.timeout(PROBES_S):
+                while here.words()[word] < 5:
+                    await asyncio.sleep(0.1)
+            took_s = time.monotonic() - gone_at
+            lost = link.become(up=True)["lost"]
+        require(lost >= 5 * 4, f"{lost} packets were lost: nobody has asked")
+        figure(f"{word} after {took_s:.1f} s, {lost} packets lost")
+        here.recovery_s = max(here.recovery_s or 0.0, took_s)
+    return dict.fromkeys(ends, 5)
+
+
 def table(rows):
     head = ["scene", "exchanges, by their last word", "recovery", "descriptors before / after", "resident KiB before / after",
             f"packets {' / '.join(HAPPENS)}"]
@@ -724,7 +760,7 @@ def table(rows):
 def main():
     match sys.argv[1:]:
         case ["scenes", adit, seed, client, proxy, origin, *names]:
-            functions = netns.chosen(SCENES, names)
+            functions = netns.chosen(SCENES, names or USUAL)
             world = World(os.path.abspath(adit), seed, client, proxy, origin)
             try:
                 failed = netns.run(functions, world)

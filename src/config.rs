@@ -381,7 +381,9 @@ pub fn from_args<I: IntoIterator<Item = OsString>>(
     }
     // Values come first: a word left over is often the value of an option that has taken another one.
     let config = Box::new(Config::from_given(&given)?);
-    config.check_memory()?;
+    config
+        .check_memory()
+        .map_err(|error| given.together(&["max-sessions", "loops", "buffer-memory"], error))?;
     let check = asked.map(|asked| asked.complete(&given.free)).transpose()?;
     if let (None, Some(word)) = (&check, given.free.first()) {
         return Err(UsageError::Stray { word: word.clone() });

@@ -218,6 +218,18 @@ fn a_pipe_that_nobody_reads_in_another_format() {
     assert_eq!(seen.len() + lost, MANY + later, "written whole or counted");
 }
 
+#[test]
+fn lines_that_several_loops_drop_are_told_of_once() {
+    let proxy = proxy_with(&["--access-log", "/dev/full", "--loops", "3"]);
+    refuse_many(&proxy, 60);
+    let (status, log, _) = proxy.stop();
+    assert!(status.success());
+    let warnings: Vec<&String> = log.iter().filter(|line| line.contains(" WARN ")).collect();
+    assert_eq!(warnings.len(), 2, "{log:#?}");
+    assert!(warnings[0].contains(&format!("/dev/full{BEGINS}No space left")), "{log:#?}");
+    assert!(warnings[1].contains("access log /dev/full: 60 lines were dropped"), "{log:#?}");
+}
+
 /// Lines that the log says were dropped, altogether.
 fn dropped(log: &[String]) -> usize {
     let over = log.iter().filter(|line| line.contains(OVER)).map(|line| number_behind(line, OVER));

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use support::client::Client;
 use support::dns_server::{Answer, DnsServer};
-use support::http_origin::{answering, url};
+use support::http_origin::{ByHand, answering, url};
 use support::origin::{Origin, receive};
 use support::proxy::{ALLOW_LOOPBACK, Launch, Proxy};
 use support::wire::{Wire, ok, request};
@@ -178,6 +178,59 @@ fn an_idle_client_of_another_loop_makes_room_too() {
 }
 
 #[test]
+fn other_loops_are_asked_for_every_client_beyond_the_limit() {
+    let (echo, origin) = (Origin::echo(), ByHand::open());
+    // Whoever is on which loop: in one round of four the last client comes to the loop of the one before, the idle one is on
+    // the other.
+    for _ in 0..24 {
+        let proxy = Proxy::open(&["--max-sessions", "2", "--loops", "2"]);
+        let _tunnel = proxy.tunnel(&echo.addr.to_string());
+        let mut busy = proxy.wire();
+        busy.get(&origin.url("/"));
+        let mut upstream = origin.accept();
+        upstream.read_request();
+        assert_eq!(proxy.client().read_refusal().head.status, 503, "nobody is idle");
+        upstream.send(ok("ok"));
+        assert_eq!(busy.read_response("GET").text(), "ok");
+        proxy.tunnel(&echo.addr.to_string()).echo(b"served");
+        assert_eq!(busy.read_end(), Ending::Eof, "which has given way");
+    }
+}
+
+#[test]
+fn no_more_idle_clients_are_given_up_than_are_needed() {
+    const ALL: usize = 12;
+    let (echo, origin) = (Origin::echo(), answering(|_| ok("ok").into_bytes()));
+    for _ in 0..4 {
+        let proxy = Proxy::open(&["--max-sessions", "12", "--loops", "2"]);
+        let idle: Vec<Wire> = (0..ALL).map(|_| idle(&proxy, &origin)).collect();
+        let mut tunnels = Vec::new();
+        while tunnels.len() < ALL {
+            tunnels.push(proxy.tunnel(&echo.addr.to_string()));
+            let is_open = |client: &&Wire| {
+                client.stream.set_nonblocking(true).unwrap();
+                client.stream.peek(&mut [0; 1]).is_err()
+            };
+            assert_eq!(idle.iter().filter(is_open).count(), ALL - tunnels.len());
+        }
+    }
+}
+
+#[test]
+fn all_of_a_crowd_beyond_the_limit_find_a_place() {
+    let (echo, origin) = (Origin::echo(), answering(|_| ok("ok").into_bytes()));
+    let proxy = Proxy::open(&["--max-sessions", "200", "--loops", "3"]);
+    let _idle: Vec<Wire> = (0..200).map(|_| idle(&proxy, &origin)).collect();
+    let mut crowd: Vec<Client> = (0..200).map(|_| proxy.client()).collect();
+    for client in &mut crowd {
+        client.send_connect(&echo.addr.to_string());
+    }
+    for client in &mut crowd {
+        assert_eq!(client.read_head().status, 200);
+    }
+}
+
+#[test]
 fn idle_clients_make_room_when_descriptors_run_out() {
     let (echo, origin) = (Origin::echo(), answering(|_| ok("ok").into_bytes()));
     let proxy = Launch::new(&ALLOW_LOOPBACK).descriptors(40).start();
@@ -195,6 +248,40 @@ fn idle_connections_of_another_loop_make_room_too() {
     // All that are left are of the loop that was asked last; the other one is served all the same.
     for _ in 0..20 {
         held.push(idle(&proxy, &origin));
+    }
+}
+
+#[test]
+fn an_idle_client_of_another_loop_makes_room_for_a_dial() {
+    const CLOSING: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let (echo, origin) = (Origin::echo(), answering(|_| CLOSING.into()));
+    // In every other round the idle one is on the other loop.
+    for _ in 0..12 {
+        let proxy = Launch::new(&[&ALLOW_LOOPBACK[..], &["--loops", "2"]].concat()).descriptors(40).start();
+        at_rest(&proxy);
+        let accepted = || {
+            let before = proxy.descriptors_within(40);
+            let client = proxy.client();
+            until("it to be accepted", || (proxy.descriptors_within(40) > before).then_some(()));
+            client
+        };
+        let (mut last, mut dials) = (accepted(), accepted());
+        let before = proxy.descriptors_within(40);
+        let idle = idle(&proxy, &origin);
+        until("its upstream to be closed", || (proxy.descriptors_within(40) == before + 1).then_some(()));
+        let mut silent = Vec::new();
+        while proxy.descriptors_within(40) < 39 {
+            silent.push(accepted());
+        }
+        at_rest(&proxy);
+        // Accepting would make room itself if it found no descriptor left.
+        last.send_connect(&echo.addr.to_string());
+        assert_eq!((last.read_head().status, proxy.descriptors_within(40)), (200, 40));
+        idle.stream.set_nonblocking(true).unwrap();
+        idle.stream.peek(&mut [0; 1]).expect_err("it has not given way yet");
+        dials.send_connect(&echo.addr.to_string());
+        assert_eq!(dials.read_head().status, 200);
+        dials.echo(b"served");
     }
 }
 

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use support::client::Answer;
 use support::http_origin::ByHand;
 use support::proxy::Proxy;
@@ -552,6 +553,25 @@ fn a_reset_in_a_body_until_close_reaches_the_client_as_one() {
         assert!(chunked || response.cut == Some(Ending::Reset), "a FIN would look complete: {response:?}");
         assert_eq!(proxy.access_of(client.local).end, "upstream_reset");
     }
+}
+
+#[test]
+fn what_came_of_a_cut_body_arrives_whatever_the_client_sends_meanwhile() {
+    let (proxy, origin, mut client) = scene(&[]);
+    // Most of it waits in the proxy's socket.
+    SockRef::from(&client.stream).set_recv_buffer_size(4096).unwrap();
+    client.send(request("POST", &origin.url("/"), "Content-Length: 20\r\n") + "0123456789");
+    let mut upstream = origin.accept();
+    upstream.read_head();
+    upstream.read_n(10);
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n");
+    upstream.send([7; 200_000]);
+    drop(upstream);
+    assert_eq!(client.read_head().status(), 200);
+    assert_eq!(proxy.access_of(client.stream.local_addr().unwrap()).end, "http_response_incomplete");
+    client.send("abcdefghij");
+    let (body, ending) = client.read_rest();
+    assert_eq!((body.len(), ending), (200_000, Ending::Eof));
 }
 
 #[test]

@@ -159,6 +159,11 @@ impl Given {
         self.in_file(*line, UsageError::Wrong { option, value: value.clone(), expected: expected.into() })
     }
 
+    /// The error for options that do not fit together: where the first of them stands that is in the file.
+    pub(super) fn together(&self, options: &[&str], error: UsageError) -> UsageError {
+        self.in_file(options.iter().find_map(|option| self.one(option)?.line), error)
+    }
+
     fn in_file(&self, line: Option<usize>, error: UsageError) -> UsageError {
         match line {
             Some(line) => UsageError::InFile { file: self.file.clone(), line, error: Box::new(error) },

@@ -454,6 +454,11 @@ fn what_is_wrong_in_a_file_names_file_and_line() {
         ),
         ("bind 192.0.2.1\nbind 192.0.2.2", "adit.conf:2: option --bind: \"192.0.2.2\" is wrong"),
         ("deny a b", "adit.conf:1: option --deny: \"a b\" is wrong"),
+        (
+            "buffer-memory 2M\nloops 1\nmax-sessions 1000",
+            "adit.conf:3: --max-sessions 1000 and --loops 1 need a --buffer-memory of at least",
+        ),
+        ("buffer-memory 2M\nloops 9", "adit.conf:2: --max-sessions"),
     ] {
         let said = file_error(content, &[]);
         assert!(said.starts_with(expected), "{content:?}: {said}");
@@ -462,6 +467,14 @@ fn what_is_wrong_in_a_file_names_file_and_line() {
     // What the command line says does not make a bad file good; but what it is to blame for is its own.
     assert!(file_error("grace x\ngrace 7", &["--grace", "7"]).starts_with("adit.conf:2: "));
     assert!(file_error("grace 7", &["--grace", "x"]).starts_with("option --grace: "));
+    assert!(
+        file_error("loops 1\nmax-sessions 1\nbuffer-memory 2M", &["--max-sessions", "1000", "-n", "1"])
+            .starts_with("adit.conf:3: ")
+    );
+    assert!(
+        file_error("grace 7", &["--max-sessions", "1000", "--buffer-memory", "2M"])
+            .starts_with("--max-sessions")
+    );
     let unreadable = command(&["-c", "adit.conf"]).unwrap_err();
     assert_eq!(
         (unreadable.is_usage(), &*unreadable.to_string()),

@@ -248,7 +248,8 @@ impl Refusal {
         }
     }
 
-    /// One sentence that names the option that decides.
+    /// One sentence that names the option that decides. One table, and longer than other functions: parts of it would each have
+    /// to name what the others are for.
     #[must_use]
     pub fn details(&self) -> Cow<'static, str> {
         match self {

@@ -39,7 +39,6 @@ use std::sync::Arc;
 
 use super::deadlines::Kind;
 use super::eyeballs::Eyeballs;
-use super::failure::Failure;
 use super::onward::GROWTH_MAX_BYTES;
 use super::relay::{Half, Ready, Sink, Source, Supply};
 use super::reply::{ConnectionHeader, ESTABLISHED, Refusal};
@@ -267,22 +266,8 @@ impl Session {
 
     /// How `step` went. Changes the state, and with it the deadline.
     pub fn report(&mut self, step: Step, outcome: Outcome, now: Tick, policy: &Policy) {
-        // What the kernel says when it has given up: `TimedOut`, or what a router said last.
-        if let Step::Read(side)
-        | Step::Pass(side)
-        | Step::Write(side)
-        | Step::Fill(side)
-        | Step::Drain(side)
-        | Step::TakeError(side) = step
-            && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
-        {
-            self.vanished.get_or_insert(side);
-        }
-        if let Step::Write(side) | Step::Drain(side) = step {
-            self.time_sink(side, outcome, now);
-        } else if let (Step::Pass(side), Outcome::Moved(_)) = (step, outcome) {
-            self.time_sink(side.other(), outcome, now);
-        }
+        self.note_vanished(step, outcome);
+        self.time_sink(step, outcome, now);
         match step {
             Step::Read(side) if matches!(self.state, State::Tunneling) => self.relay_read(side, outcome),
             Step::Read(side) if matches!(self.state, State::Forwarding) => {

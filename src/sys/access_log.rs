@@ -1,10 +1,12 @@
 //! The access log: one line per exchange, collected and written in batches, never waiting for whoever reads it.
 //!
 //! A reader that is too slow, or a full disk, costs lines and not the loop's time: lines that do not fit into the backlog
-//! are dropped and counted, and the count is logged when writing works again.
+//! are dropped and counted, and the count is logged when writing works again: once for all loops.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::clock::unix_time;
 use super::output::Output;
@@ -33,8 +35,9 @@ pub struct AccessLog {
     backlog: Vec<u8>,
     write_at: Option<Tick>,
     retry_ms: u64,
+    losses: Arc<Losses>,
     /// Lines lost since the condition began; 0 outside it.
-    dropped: u64,
+    dropped: usize,
     /// The last write was taken.
     taken: bool,
     /// What was written last ends inside a line: the disk became full there.
@@ -44,24 +47,33 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens it. A file is created if need be, and appended to; a syslog daemon need not be there yet.
+    /// Opens it, once for each loop. A file is created if need be, and appended to; a syslog daemon need not be there yet.
     ///
     /// # Errors
     /// When the file cannot be opened, or the system has no descriptor left.
-    pub fn open(config: &AccessLogConfig) -> io::Result<AccessLog> {
-        let output = match &config.target {
-            AccessLogTarget::Off => None,
-            AccessLogTarget::Stdout => Some(Output::standard(io::stdout())?),
-            AccessLogTarget::Syslog => Some(Output::syslog()?),
-            AccessLogTarget::File(path) => Some(Output::file(path)?),
+    pub fn open(config: &AccessLogConfig, loops: usize) -> io::Result<Vec<AccessLog>> {
+        let losses = Arc::new(Losses {
+            target: config.target.clone(),
+            dropping: AtomicUsize::new(0),
+            lines: AtomicUsize::new(0),
+        });
+        let end = |_| -> io::Result<AccessLog> {
+            let output = match &config.target {
+                AccessLogTarget::Off => None,
+                AccessLogTarget::Stdout => Some(Output::standard(io::stdout())?),
+                AccessLogTarget::Syslog => Some(Output::syslog()?),
+                AccessLogTarget::File(path) => Some(Output::file(path)?),
+            };
+            Ok(AccessLog::with(config.clone(), output, Arc::clone(&losses)))
         };
-        Ok(AccessLog::with(config.clone(), output))
+        (0..loops).map(end).collect()
     }
 
-    fn with(config: AccessLogConfig, output: Option<Output>) -> AccessLog {
+    fn with(config: AccessLogConfig, output: Option<Output>, losses: Arc<Losses>) -> AccessLog {
         AccessLog {
             config,
             output,
+            losses,
             backlog: Vec::new(),
             write_at: None,
             retry_ms: RETRY_MS,
@@ -158,11 +170,7 @@ impl AccessLog {
         }
         self.backlog.drain(..written);
         if self.backlog.is_empty() && self.taken && self.dropped > 0 {
-            log::warn!(
-                "access log {}: written again, {} lines were dropped",
-                self.config.target,
-                self.dropped
-            );
+            self.losses.end(self.dropped);
             self.dropped = 0;
         }
     }
@@ -195,24 +203,61 @@ impl AccessLog {
     /// The last chance before the process ends, or another log takes over.
     pub fn finish(&mut self) {
         self.write_out();
-        let lost = self.dropped + self.lines_waiting();
-        if lost > 0 {
-            log::warn!("access log {}: {lost} lines were dropped", self.config.target);
-        }
+        self.losses.give_up(self.dropped + self.lines_waiting());
     }
 
     /// Lines in the backlog that are not counted as lost.
-    fn lines_waiting(&self) -> u64 {
+    fn lines_waiting(&self) -> usize {
         let ends = self.backlog.iter().filter(|&&byte| byte == b'\n').count();
-        ends.saturating_sub(usize::from(self.owes_end)) as u64
+        ends.saturating_sub(usize::from(self.owes_end))
     }
 
     /// Said once when it begins; how many it were is said when it is over.
-    fn drop_lines(&mut self, lines: u64, why: &dyn Display) {
+    fn drop_lines(&mut self, lines: usize, why: &dyn Display) {
         if self.dropped == 0 && lines > 0 {
-            log::warn!("access log {}: lines are being dropped: {why}", self.config.target);
+            self.losses.begin(why);
         }
         self.dropped += lines;
+    }
+}
+
+/// What all loops together have lost. Touched only where a line is lost, and where that is over.
+#[derive(Debug)]
+struct Losses {
+    target: AccessLogTarget,
+    /// Loops that are dropping lines.
+    dropping: AtomicUsize,
+    /// Lines that loops have lost which drop no more.
+    lines: AtomicUsize,
+}
+
+impl Losses {
+    fn begin(&self, why: &dyn Display) {
+        if self.dropping.fetch_add(1, Ordering::AcqRel) == 0 {
+            log::warn!("access log {}: lines are being dropped: {why}", self.target);
+        }
+    }
+
+    fn end(&self, lines: usize) {
+        self.lines.fetch_add(lines, Ordering::AcqRel);
+        if self.dropping.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let lines = self.lines.swap(0, Ordering::AcqRel);
+            log::warn!("access log {}: written again, {lines} lines were dropped", self.target);
+        }
+    }
+
+    /// Nothing more will be written by a loop that has lost so many: said with what the others lose, when the last one is done.
+    fn give_up(&self, lines: usize) {
+        self.lines.fetch_add(lines, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Losses {
+    fn drop(&mut self) {
+        let lines = *self.lines.get_mut();
+        if lines > 0 {
+            log::warn!("access log {}: {lines} lines were dropped", self.target);
+        }
     }
 }
 
@@ -258,7 +303,10 @@ mod tests {
     }
 
     fn to(output: Output) -> AccessLog {
-        AccessLog::with(AccessLogConfig::default(), Some(output))
+        let config = AccessLogConfig { target: AccessLogTarget::Off, ..AccessLogConfig::default() };
+        let mut log = AccessLog::open(&config, 1).unwrap().pop().unwrap();
+        log.output = Some(output);
+        log
     }
 
     fn pipe() -> (std::io::PipeReader, AccessLog) {
@@ -275,10 +323,10 @@ mod tests {
     fn full_pipe_drops_lines_whole_and_says_how_many() {
         let (mut reader, mut log) = pipe();
         let target = target();
-        let mut total = 0u64;
+        let mut total = 0;
         while log.dropped < 10 {
-            log.add(&record(&target), Tick(total));
-            log.write_due(Tick(total + BATCH_MS));
+            log.add(&record(&target), Tick(total as u64));
+            log.write_due(Tick(total as u64 + BATCH_MS));
             total += 1;
             assert!(total < 100_000 && log.backlog.len() <= BACKLOG_BYTES);
         }
@@ -294,7 +342,7 @@ mod tests {
         drop(log);
         reader.read_to_end(&mut seen).unwrap();
         let text = String::from_utf8(seen).unwrap();
-        assert_eq!(text.lines().count() as u64, total - dropped);
+        assert_eq!(text.lines().count(), total - dropped);
         assert!(text.lines().all(|line| line.ends_with("end=done") && line.starts_with("20")));
     }
 
@@ -424,9 +472,8 @@ mod tests {
         new.read_to_string(&mut second).unwrap();
         assert!(first.starts_with("20") && first.lines().count() == 1, "{first}");
         assert!(second.starts_with('{') && second.lines().count() == 1, "{second}");
-        let mut off =
-            AccessLog::open(&AccessLogConfig { target: AccessLogTarget::Off, ..AccessLogConfig::default() })
-                .unwrap();
+        let config = AccessLogConfig { target: AccessLogTarget::Off, ..AccessLogConfig::default() };
+        let mut off = AccessLog::open(&config, 1).unwrap().pop().unwrap();
         off.add(&record(&target), Tick(0));
         assert_eq!((off.next_deadline(), off.backlog.len()), (None, 0));
     }

@@ -31,7 +31,7 @@ use super::access_log::AccessLog;
 use super::logins::LoginDesk;
 use super::names::{Asked, Names, NamesConfig, Part, ResolveError};
 use super::pipes::Pipes;
-use super::shared::{Mailbox, Phase, Shared};
+use super::shared::{Mailbox, Phase, Plea, Shared};
 use super::sockets::Sockets;
 use super::{dial, stream};
 use crate::config::{MAX_LOOPS, MAX_SESSIONS, REFUSING_MAX, Sources};
@@ -44,7 +44,7 @@ use crate::proto::target::Host;
 use crate::proto::tick::Tick;
 use accepting::{Held, Listener};
 use authenticating::Door;
-use shortage::IdleClients;
+use shortage::{Descriptor, IdleClients, Question};
 use table::Table;
 use upstreams::Upstreams;
 
@@ -101,6 +101,8 @@ struct Entry {
     logging_in: bool,
     /// In [`EventLoop::starved`].
     starved: bool,
+    /// For what is to be dialed.
+    descriptor: Descriptor,
 }
 
 /// See the module's documentation.
@@ -114,9 +116,15 @@ pub struct EventLoop {
     listeners: Slab<Listener>,
     /// Descriptors are exhausted: accepting is tried again then.
     accept_resumes: Option<Tick>,
-    /// One that is beyond the limit of sessions, while other loops look for a place.
-    held: Option<Held>,
+    /// Clients beyond the limit of sessions, while a place for them is looked for.
+    held: Held,
     idle_clients: IdleClients,
+    /// Of other loops, that are not answered yet.
+    pleas: Vec<Arc<Plea>>,
+    /// What the other loops have been asked for want of descriptors.
+    descriptors: Question,
+    /// Sessions with something to dial, until that is answered.
+    put_off: Vec<usize>,
     sessions: Table<Entry>,
     refusing: usize,
     run_queue: VecDeque<usize>,
@@ -161,8 +169,11 @@ impl EventLoop {
             mailbox: Arc::clone(&mailbox),
             listeners: Slab::new(),
             accept_resumes: None,
-            held: None,
+            held: Held::default(),
             idle_clients: IdleClients::default(),
+            pleas: Vec::new(),
+            descriptors: Question::default(),
+            put_off: Vec::new(),
             sessions: Table::default(),
             refusing: 0,
             run_queue: VecDeque::new(),
@@ -224,6 +235,8 @@ impl EventLoop {
             self.upstreams.close_over(self.now);
             self.pipes.close_over(self.now);
             self.resolve();
+            self.answer_pleas();
+            self.take_descriptors();
             self.accept();
             for _ in 0..self.run_queue.len() {
                 self.run_next();
@@ -246,7 +259,7 @@ impl EventLoop {
 
     /// How long the next poll may sleep: not at all if there is work, without end if nothing is due.
     fn sleep_length(&self) -> Option<Duration> {
-        let may_accept = self.accept_resumes.is_none() && self.held.is_none();
+        let may_accept = self.accept_resumes.is_none() && !self.held.is_full();
         let can_accept = may_accept && self.listeners.iter().any(|(_, listener)| listener.ready);
         if can_accept || !self.run_queue.is_empty() || self.names.has_work() {
             return Some(Duration::ZERO);
@@ -257,10 +270,12 @@ impl EventLoop {
             self.pipes.next_deadline(),
             self.names.next_deadline(),
             self.access_log.next_deadline(),
-            // While accepting pauses, or a client is held, no listener closes.
-            self.accept_resumes
-                .or_else(|| self.held.as_ref().map(Held::due))
-                .or_else(|| self.listeners.iter().filter_map(|(_, it)| it.closes_at).min()),
+            // While nobody is accepted no listener closes, and with no room for another client that is not tried again.
+            self.accept_resumes.filter(|_| !self.held.is_full()),
+            self.listeners.iter().filter_map(|(_, it)| it.closes_at.filter(|_| may_accept)).min(),
+            self.held_due(),
+            self.plea_due(),
+            self.descriptors.due(),
             self.grace_over,
             self.tidy_at,
         ];
@@ -351,11 +366,10 @@ impl EventLoop {
                 }
                 Step::End(reason) => {
                     log::trace!("session {key}: {reason:?}");
-                    // At once: others who run in this turn may have no other.
-                    if let Some(entry) = self.sessions.get_mut(key) {
-                        entry.session.return_storage(&mut self.pool);
-                    }
-                    return self.ended.push(key);
+                    return self.end(key);
+                }
+                Step::Dial(..) if self.awaits_descriptor(key) => {
+                    return self.settle(key);
                 }
                 Step::Read(_)
                 | Step::Write(_)
@@ -463,7 +477,8 @@ impl EventLoop {
                 break;
             }
         }
-        Some(outcome)
+        let is_short = outcome == Outcome::Failed(Failure::NoDescriptors);
+        if is_short && self.put_off(key) { None } else { Some(outcome) }
     }
 
     fn take_idle(&mut self, key: usize) -> Option<Outcome> {

@@ -205,13 +205,13 @@ impl Settings {
         }
     }
 
-    /// One loop's end of the access log.
+    /// Each loop's end of the access log.
     ///
     /// # Errors
     /// When its file cannot be opened.
-    pub fn access_log(&self) -> Result<AccessLog, BadFile> {
+    pub fn access_logs(&self, loops: usize) -> Result<Vec<AccessLog>, BadFile> {
         let log = &self.config.access_log;
-        AccessLog::open(log)
+        AccessLog::open(log, loops)
             .map_err(|error| BadFile::System { what: format!("cannot write to {}", log.target), error })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -78,16 +78,28 @@ impl Shared {
         self.lock_mailboxes().push(mailbox);
     }
 
-    /// Tells all loops but the one with that mailbox. Whether there are any.
-    pub fn tell_others(&self, own: &Arc<Mailbox>, message: impl Fn() -> Message) -> bool {
+    /// One loop less: it is asked nothing more.
+    pub fn dismiss(&self, mailbox: &Arc<Mailbox>) {
+        self.lock_mailboxes().retain(|other| !Arc::ptr_eq(other, mailbox));
+    }
+
+    /// Asks all loops but the `asker` to give way, if there are others.
+    pub fn ask_others(&self, asker: &Arc<Mailbox>, short: Short, wanted: usize) -> Option<Arc<Plea>> {
         let mailboxes = self.lock_mailboxes();
-        let others = mailboxes.iter().filter(|mailbox| !Arc::ptr_eq(mailbox, own));
-        others.fold(false, |_, mailbox| {
-            if let Err(error) = mailbox.send(message()) {
+        let others = || mailboxes.iter().filter(|mailbox| !Arc::ptr_eq(mailbox, asker));
+        others().next()?;
+        let plea = Arc::new(Plea {
+            short,
+            wanted: AtomicIsize::new(isize::try_from(wanted).unwrap_or(isize::MAX)),
+            unanswered: AtomicUsize::new(others().count()),
+            asker: Arc::clone(asker),
+        });
+        for mailbox in others() {
+            if let Err(error) = mailbox.send(Message::GiveWay(Arc::clone(&plea))) {
                 log::warn!("cannot wake an event loop: {error}");
             }
-            true
-        })
+        }
+        Some(plea)
     }
 
     fn lock_mailboxes(&self) -> MutexGuard<'_, Vec<Arc<Mailbox>>> {
@@ -119,10 +131,14 @@ impl Shared {
         if self.clients.as_ref().is_some_and(|clients| !clients.admit(client)) {
             return Admission::ClientFull;
         }
-        if self.sessions.fetch_add(1, Ordering::Relaxed) < self.sessions_max {
+        // Never counted beyond the limit, not even for a moment: another loop would find a free place taken.
+        let one_more = |sessions| (sessions < self.sessions_max).then_some(sessions + 1);
+        if self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok() {
             return Admission::Granted;
         }
-        self.leave(client);
+        if let Some(clients) = &self.clients {
+            clients.leave(client);
+        }
         Admission::Full
     }
 
@@ -205,6 +221,45 @@ pub enum Short {
     Descriptors,
 }
 
+/// What one loop asks of all others: those who may be served faster are to give way to who is to be served there.
+#[derive(Debug)]
+pub struct Plea {
+    /// What it is short of.
+    pub short: Short,
+    /// So many more. Two loops may give the last one both.
+    wanted: AtomicIsize,
+    /// Loops that have not answered. One that has ended meanwhile never does.
+    unanswered: AtomicUsize,
+    asker: Arc<Mailbox>,
+}
+
+impl Plea {
+    /// Whether more is wanted than has been given.
+    #[must_use]
+    pub fn is_unmet(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > 0
+    }
+
+    /// So many were given.
+    pub fn give(&self, count: usize) {
+        self.wanted.fetch_sub(isize::try_from(count).unwrap_or(isize::MAX), Ordering::AcqRel);
+    }
+
+    /// One loop has given what it could. The asker is woken: it may have enough.
+    pub fn answer(&self) {
+        self.unanswered.fetch_sub(1, Ordering::AcqRel);
+        if let Err(error) = self.asker.wake() {
+            log::warn!("cannot wake an event loop: {error}");
+        }
+    }
+
+    /// Whether all have answered.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.unanswered.load(Ordering::Acquire) == 0
+    }
+}
+
 /// What the main thread, or another loop, tells one loop.
 #[derive(Debug)]
 pub enum Message {
@@ -223,8 +278,8 @@ pub enum Message {
         /// What came of it.
         judged: Judged,
     },
-    /// Another loop has run out of something: who is idle here is given up for who is to be served there.
-    GiveWay(Short),
+    /// Another loop has run out of something.
+    GiveWay(Arc<Plea>),
     /// Everything that can change while the proxy runs. Tunnels and requests under way go on.
     Settings(Box<LoopSettings>),
 }

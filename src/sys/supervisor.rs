@@ -63,14 +63,15 @@ impl Supervisor<'_> {
         let (files, watch) = name_files(&settings, When::AtStart)?;
         signals.watch(watch);
         let (mut loops, loop_failed) = (Vec::new(), Arc::new(AtomicBool::new(false)));
-        for (index, listeners) in opened.into_iter().enumerate() {
+        let access_logs = settings.access_logs(config.loops)?;
+        for (index, (listeners, access_log)) in opened.into_iter().zip(access_logs).enumerate() {
             let loop_config = LoopConfig {
                 listeners,
                 policy: Arc::clone(&policy),
                 names: files.config(),
                 logins: Arc::clone(&logins),
                 logins_max: config.logins_per_loop(),
-                access_log: settings.access_log()?,
+                access_log,
                 sources: config.sources,
                 buffer_bytes: config.ring_bytes_per_loop(),
                 idle: Limits {
@@ -168,12 +169,12 @@ impl Supervisor<'_> {
         } else {
             Some(name_files(&settings, When::Running).map_err(|Failed(error)| error)?)
         };
-        let mut access_logs: Vec<_> = (0..loops).map(|_| None).collect();
-        if settings.config.access_log != self.settings.config.access_log {
-            for log in &mut access_logs {
-                *log = Some(settings.access_log().map_err(|error| error.to_string())?);
-            }
-        }
+        let access_logs = if settings.config.access_log == self.settings.config.access_log {
+            (0..loops).map(|_| None).collect()
+        } else {
+            let opened = settings.access_logs(loops).map_err(|error| error.to_string())?;
+            opened.into_iter().map(Some).collect()
+        };
         // Last: a client may come as soon as it stands.
         let change =
             self.listening.change(&settings.config.listen, loops).map_err(|error| error.to_string())?;

@@ -1,6 +1,7 @@
 //! How an exchange ends and a session closes, and what is told of it.
 
-use super::{Asked, DRAIN_IDLE_MS, EndReason, Exchange, Policy, Record, Session, Side, State};
+use super::{Asked, DRAIN_IDLE_MS, EndReason, Exchange, Outcome, Policy, Record, Session, Side, State, Step};
+use crate::proto::failure::Failure;
 use crate::proto::relay::{Half, Sink, Supply};
 use crate::proto::reply::Refusal;
 use crate::proto::tick::{Millis, Tick};
@@ -90,13 +91,32 @@ impl Session {
         }
     }
 
-    /// The only way to `Closed`. The first cause wins.
-    pub(super) fn finish(&mut self, reason: EndReason) {
-        let reason = match (reason, self.vanished) {
+    /// The reason, now that it is known whose connection the kernel gave up.
+    pub(super) fn found_out(&self, reason: EndReason) -> EndReason {
+        match (reason, self.vanished) {
             (EndReason::ClientReset, Some(Side::Client)) => EndReason::ClientVanished,
             (EndReason::UpstreamReset, Some(Side::Upstream)) => EndReason::UpstreamVanished,
             (reason, _) => reason,
-        };
+        }
+    }
+
+    /// What the kernel says when it has given up: `TimedOut`, or what a router said last.
+    pub(super) fn note_vanished(&mut self, step: Step, outcome: Outcome) {
+        if let Step::Read(side)
+        | Step::Pass(side)
+        | Step::Write(side)
+        | Step::Fill(side)
+        | Step::Drain(side)
+        | Step::TakeError(side) = step
+            && matches!(outcome, Outcome::Failed(Failure::TimedOut | Failure::Unreachable))
+        {
+            self.vanished.get_or_insert(side);
+        }
+    }
+
+    /// The only way to `Closed`. The first cause wins.
+    pub(super) fn finish(&mut self, reason: EndReason) {
+        let reason = self.found_out(reason);
         self.end.get_or_insert(reason);
         let is_cut = |half: &Half| {
             // What waits to be passed on is not held.

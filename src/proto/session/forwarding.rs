@@ -292,7 +292,7 @@ impl Session {
         if let Answering::Cut(reason) = http.answering
             && http.cleared_down == 0
         {
-            return self.finish(reason);
+            return self.cut_off(reason, now);
         }
         let timeouts = &policy.timeouts;
         let wait_ms = match (http.awaits_head(), self.up.sink) {
@@ -345,7 +345,6 @@ impl Session {
     pub(super) fn exchange_over(&mut self, now: Tick) {
         let Some(http) = &mut self.http else { return };
         self.end.get_or_insert(EndReason::Done);
-        let unread = !http.request.is_complete() || self.client_ready.readable;
         self.up.ring.drained(http.take_cleared());
         self.down.ring.clear();
         self.upstream_ready = Ready::default();
@@ -354,13 +353,32 @@ impl Session {
                 self.exchange = Exchange::Over;
                 self.state = State::Idle;
             }
-            // Closing with something unread, or to be unread, would be a reset, which may erase the answer. Who asked for the
-            // end sends nothing more.
-            ConnectionHeader::Close if unread || http.client_wish == Persistence::Keep => {
-                let nothing = Answer { bytes: Vec::new(), sent: 0, connection: ConnectionHeader::Close };
-                self.reply(nothing, now);
-            }
-            ConnectionHeader::Close => self.finish(EndReason::Done),
+            ConnectionHeader::Close => self.close_behind_answer(EndReason::Done, now),
+        }
+    }
+
+    /// The answer is cut off here. Its framing says so, if it has one; else the connection must end with a reset, even if that
+    /// erases what the client has not been sent yet.
+    fn cut_off(&mut self, reason: EndReason, now: Tick) {
+        if self.http.as_ref().is_some_and(|http| http.end_is_close && !http.awaits_head()) {
+            return self.finish(reason);
+        }
+        self.end.get_or_insert(self.found_out(reason));
+        self.close_behind_answer(reason, now);
+    }
+
+    /// Closing with something unread, or to be unread, would be a reset, which may erase the answer. Who asked for the end sends
+    /// nothing more.
+    fn close_behind_answer(&mut self, reason: EndReason, now: Tick) {
+        let may_send = self.client_ready.readable
+            || self
+                .http
+                .as_ref()
+                .is_some_and(|http| !http.request.is_complete() || http.client_wish == Persistence::Keep);
+        if may_send {
+            self.reply(Answer { bytes: Vec::new(), sent: 0, connection: ConnectionHeader::Close }, now);
+        } else {
+            self.finish(reason);
         }
     }
 
@@ -383,7 +401,7 @@ impl Session {
         if self.may_refuse() {
             self.refuse(refusal, now, policy);
         } else {
-            self.finish(EndReason::Refused(refusal.error_type()));
+            self.cut_off(EndReason::Refused(refusal.error_type()), now);
         }
     }
 

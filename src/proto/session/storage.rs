@@ -1,6 +1,6 @@
 //! The storage of a session's rings: borrowed while bytes wait or are about to, and little of it where there is little.
 
-use super::{Outcome, Session, Side, State};
+use super::{Outcome, Session, Side, State, Step};
 use crate::proto::onward::GROWTH_MAX_BYTES;
 use crate::proto::relay::{Half, SLOW_MS, Supply};
 use crate::proto::ring::{Pool, RING_BYTES, SMALL_RING_BYTES, Standing};
@@ -75,7 +75,31 @@ impl Session {
     }
 
     /// How long bytes had to wait for a sink is what says whether it is slow. One with room at once has said nothing.
-    pub(super) fn time_sink(&mut self, side: Side, outcome: Outcome, now: Tick) {
+    pub(super) fn time_sink(&mut self, step: Step, outcome: Outcome, now: Tick) {
+        let side = match (step, outcome) {
+            (Step::Write(side) | Step::Drain(side), _) => side,
+            (Step::Pass(side), Outcome::Moved(_)) => side.other(),
+            // They have not come to a sink.
+            (
+                Step::Pass(_)
+                | Step::Read(_)
+                | Step::Fill(_)
+                | Step::ShutdownWrite(_)
+                | Step::Discard
+                | Step::Authenticate
+                | Step::Resolve
+                | Step::Dial(..)
+                | Step::ConfirmDial(_)
+                | Step::TakeIdle
+                | Step::Park
+                | Step::CloseUpstream
+                | Step::TakeError(_)
+                | Step::Record
+                | Step::Wait
+                | Step::End(_),
+                _,
+            ) => return,
+        };
         let elapsed = Millis::between(self.started, now);
         let full_since = &mut self.full_since[side as usize];
         match outcome {

@@ -1,14 +1,16 @@
 //! Taking connections from the listeners' queues, and telling those that cannot be served why.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use mio::Token;
 use mio::net::{TcpListener, TcpStream};
 
+use super::shortage::{Descriptor, Given, HOLD_MS, Question, Search};
 use super::{Entry, EventLoop, log_exchange};
 use crate::config::{REFUSING_MAX, SCRATCH_BYTES};
 use crate::proto::reply::Refusal;
-use crate::proto::rules::CLIENT_RULE;
+use crate::proto::rules::{CLIENT_RULE, RuleName};
 use crate::proto::session::{Session, Side, Step};
 use crate::proto::tick::Tick;
 use crate::sys::accept::{self, Accepted};
@@ -48,58 +50,70 @@ impl Listener {
     }
 }
 
-/// Other loops are given so long to find a place for a client beyond the limit of sessions.
-const HOLD_MS: u64 = 10;
+/// Clients that may be held; the others stay in the kernel's queue.
+const HELD_MAX: usize = ACCEPT_BURST;
 
-/// A client that has no place yet. While there is one, the others stay in the kernel's queue.
-#[derive(Debug)]
+/// Clients beyond the limit of sessions, in the order in which they came. A place for them is looked for in this loop and in the
+/// others; they are refused once both have looked since they came, and nobody who could give way is left.
+#[derive(Debug, Default)]
 pub(super) struct Held {
-    client: TcpStream,
-    address: SocketAddr,
-    due: Tick,
+    /// With the time at which they are refused in any case.
+    clients: VecDeque<(TcpStream, SocketAddr, Tick)>,
+    /// For so many of the first, this loop has found nobody.
+    looked_for: usize,
+    /// For so many of the first, the other loops have been asked,
+    asked_for: usize,
+    /// and for so many of these have found nobody.
+    answered_for: usize,
+    question: Question,
 }
 
 impl Held {
-    pub(super) fn due(&self) -> Tick {
-        self.due
+    pub(super) fn is_empty(&self) -> bool {
+        self.clients.is_empty()
     }
-}
 
-/// Whether a client without a place may be held until other loops have looked for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OrHold {
-    Yes,
-    No,
+    pub(super) fn is_full(&self) -> bool {
+        self.clients.len() >= HELD_MAX
+    }
+
+    /// Whether nobody can give way to the first.
+    fn is_hopeless(&self, due: Tick, now: Tick) -> bool {
+        due <= now || self.looked_for > 0 && self.answered_for > 0
+    }
+
+    fn pop(&mut self) -> Option<(TcpStream, SocketAddr, Tick)> {
+        for count in [&mut self.looked_for, &mut self.asked_for, &mut self.answered_for] {
+            *count = count.saturating_sub(1);
+        }
+        self.clients.pop_front()
+    }
 }
 
 impl EventLoop {
     pub(super) fn accept(&mut self) {
-        if let Some(held) = self.held.take_if(|held| held.due <= self.now) {
-            self.admit(held.client, held.address, OrHold::No);
-        }
-        match self.accept_resumes {
-            Some(due) if due > self.now => return,
-            Some(_) | None => {}
-        }
-        for key in 0..self.listeners.capacity() {
-            if self.listeners.get(key).is_some_and(|listener| listener.ready) {
-                self.accept_from(key);
+        if self.accept_resumes.is_none_or(|due| due <= self.now) {
+            for key in 0..self.listeners.capacity() {
+                if self.listeners.get(key).is_some_and(|listener| listener.ready) {
+                    self.accept_from(key);
+                }
+            }
+            if self.accept_resumes.is_none() {
+                let now = self.now;
+                self.listeners
+                    .retain(|_, listener| listener.ready || listener.closes_at.is_none_or(|due| due > now));
             }
         }
-        if self.accept_resumes.is_none() {
-            let now = self.now;
-            self.listeners
-                .retain(|_, listener| listener.ready || listener.closes_at.is_none_or(|due| due > now));
-        }
+        self.serve_held();
     }
 
     pub(super) fn accept_from(&mut self, index: usize) {
         for _ in 0..ACCEPT_BURST {
-            if self.held.is_some() {
+            if self.held.is_full() {
                 return;
             }
             match accept::accept(&self.listeners[index].socket) {
-                Accepted::Connection(client, address) => self.admit(client, address, OrHold::Yes),
+                Accepted::Connection(client, address) => self.admit_or_hold(client, address),
                 Accepted::Gone => {}
                 Accepted::Empty => {
                     self.listeners[index].ready = false;
@@ -124,29 +138,84 @@ impl EventLoop {
         }
     }
 
-    /// At the limit of sessions an idle client makes room: one of this loop, or else of another one.
-    fn place(&mut self, client: IpAddr) -> Admission {
-        let admission = self.shared.admit(client);
-        if admission == Admission::Full && self.give_up_idle_client() {
-            return self.shared.admit(client);
+    fn admit_or_hold(&mut self, client: TcpStream, address: SocketAddr) {
+        if !self.policy.rules.client_may(address.ip()) {
+            return self.begin(client, address, Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE))));
         }
-        admission
+        // Nobody overtakes those who are held.
+        let admission = if self.held.is_empty() { self.shared.admit(address.ip()) } else { Admission::Full };
+        match admission {
+            Admission::Granted => self.begin(client, address, None),
+            Admission::ClientFull => self.begin(client, address, Some((Refusal::ClientSessionLimit, None))),
+            Admission::Full => self.held.clients.push_back((client, address, self.now.after(HOLD_MS))),
+        }
     }
 
-    pub(super) fn admit(&mut self, mut client: TcpStream, address: SocketAddr, or_hold: OrHold) {
-        let refusal = if self.policy.rules.client_may(address.ip()) {
-            match (self.place(address.ip()), or_hold) {
-                (Admission::Granted, _) => None,
-                (Admission::Full, OrHold::Yes) if self.ask_others(Short::Sessions) => {
-                    self.held = Some(Held { client, address, due: self.now.after(HOLD_MS) });
-                    return;
+    /// Who is held gets the places that there are; who cannot have one is told so.
+    fn serve_held(&mut self) {
+        match self.held.question.take_answer(self.now) {
+            None => {}
+            // There may be more where that came from.
+            Some(Given::All) => self.held.asked_for = 0,
+            Some(Given::NotAll) => self.held.answered_for = self.held.asked_for,
+        }
+        while let Some(&(_, address, due)) = self.held.clients.front() {
+            let refusal = match self.shared.admit(address.ip()) {
+                Admission::Granted => None,
+                Admission::ClientFull => Some((Refusal::ClientSessionLimit, None)),
+                Admission::Full if self.make_place() => continue,
+                Admission::Full if self.held.is_hopeless(due, self.now) => {
+                    Some((Refusal::SessionLimit, None))
                 }
-                (Admission::Full, OrHold::Yes | OrHold::No) => Some((Refusal::SessionLimit, None)),
-                (Admission::ClientFull, _) => Some((Refusal::ClientSessionLimit, None)),
+                Admission::Full => return,
+            };
+            if let Some((client, address, _)) = self.held.pop() {
+                self.begin(client, address, refusal);
             }
-        } else {
-            Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE)))
-        };
+        }
+    }
+
+    /// There is no time left to look for places.
+    pub(super) fn refuse_held(&mut self) {
+        while let Some((client, address, _)) = self.held.pop() {
+            self.begin(client, address, Some((Refusal::SessionLimit, None)));
+        }
+    }
+
+    /// At the limit of sessions an idle client makes room: one of this loop, whether that is told at once, or one of the others.
+    fn make_place(&mut self) -> bool {
+        if self.held.looked_for == 0 {
+            match self.give_up_idle_client() {
+                Search::GivenUp => return true,
+                Search::Nobody => self.held.looked_for = self.held.clients.len(),
+                Search::TooEarly => {}
+            }
+        }
+        if self.held.asked_for == 0 && self.held.question.next <= self.now {
+            self.held.asked_for = self.held.clients.len();
+            match self.shared.ask_others(&self.mailbox, Short::Sessions, self.held.asked_for) {
+                Some(plea) => self.held.question.open(plea, self.now),
+                None => self.held.answered_for = self.held.asked_for,
+            }
+        }
+        false
+    }
+
+    /// When something more can be done for those who are held.
+    pub(super) fn held_due(&self) -> Option<Tick> {
+        let &(_, _, due) = self.held.clients.front()?;
+        let search = (self.held.looked_for == 0).then_some(self.idle_clients.next_search);
+        let question = (self.held.asked_for == 0).then_some(self.held.question.next);
+        [Some(due), search, question].into_iter().flatten().min()
+    }
+
+    /// A session for a client, if only to tell it why it is refused.
+    fn begin(
+        &mut self,
+        mut client: TcpStream,
+        address: SocketAddr,
+        refusal: Option<(Refusal, Option<RuleName>)>,
+    ) {
         let policy = &self.policy;
         let counted = refusal.is_none();
         let mut session = match refusal {
@@ -179,6 +248,7 @@ impl EventLoop {
             looking_up: false,
             logging_in: false,
             starved: false,
+            descriptor: Descriptor::Here,
         });
         self.queue(key);
     }

@@ -13,7 +13,7 @@ impl EventLoop {
                 Message::ReopenLog => self.access_log.reopen(),
                 Message::Names(config) => self.names.reconfigure(*config),
                 Message::Login { tag, users, judged } => self.on_judged(tag, &users, judged),
-                Message::GiveWay(short) => self.give_way(short),
+                Message::GiveWay(plea) => self.pleas.push(plea),
                 Message::Settings(settings) => self.follow(*settings),
             }
         }
@@ -78,13 +78,15 @@ impl EventLoop {
     pub(super) fn is_drained(&self) -> bool {
         match self.phase {
             Phase::Running => false,
-            Phase::Draining => self.listeners.is_empty() && self.held.is_none() && self.sessions.is_empty(),
+            Phase::Draining => self.listeners.is_empty() && self.held.is_empty() && self.sessions.is_empty(),
             Phase::Quitting => true,
         }
     }
 
     /// Tells those who have no answer yet why, closes everything, and writes the last access lines.
     pub(super) fn quit(&mut self) {
+        self.shared.dismiss(&self.mailbox);
+        self.refuse_held();
         for tell in [Session::on_grace_over, |session: &mut Session, _, _: &_| session.on_quit()] {
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
             for key in keys {

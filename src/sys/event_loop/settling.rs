@@ -51,6 +51,14 @@ impl EventLoop {
         }
     }
 
+    /// It is freed behind this turn. Its storage is not kept for so long: others who run in this turn may have no other.
+    pub(super) fn end(&mut self, key: usize) {
+        if let Some(entry) = self.sessions.get_mut(key) {
+            entry.session.return_storage(&mut self.pool);
+        }
+        self.ended.push(key);
+    }
+
     pub(super) fn free_ended(&mut self) {
         while let Some(key) = self.ended.pop() {
             let Some(mut entry) = self.sessions.remove(key) else { continue };
