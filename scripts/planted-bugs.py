@@ -523,8 +523,8 @@ CROWD_BUGS = [
     (
         "a place that the whole proxy has not is taken from the client",
         "src/sys/shared.rs",
-        "        self.leave(client);\n        Admission::Full",
-        "        self.sessions.fetch_sub(1, Ordering::Relaxed);\n        Admission::Full",
+        "        if let Some(clients) = &self.clients {\n            clients.leave(client);\n        }\n        Admission::Full",
+        "        Admission::Full",
     ),
     (
         "users who are not in the new file are still known",
