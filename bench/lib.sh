@@ -61,7 +61,7 @@ start_origin() { # OPTIONS...: sets origin (ADDR:PORT)
 
 start_adit() { # OPTIONS...: sets proxy_pid and proxy (ADDR:PORT)
     : >"$work/adit.log"
-    taskset -c $PROXY_CORE "$ADIT" --listen 127.0.0.1:0 -n "${LOOPS:-1}" --allow 127.0.0.0/8 "$@" >/dev/null 2>"$work/adit.log" &
+    taskset -c $PROXY_CORE "$ADIT" --listen "${LISTEN:-127.0.0.1:0}" -n "${LOOPS:-1}" --allow 127.0.0.0/8 "$@" >/dev/null 2>"$work/adit.log" &
     proxy_pid=$!
     proxy=$(listening "$work/adit.log")
 }

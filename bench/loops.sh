@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What more loops cost: the same load on one loop and on two, taking turns on one core; and on two loops on two cores, in turns with
-# two processes of one loop each, which share nothing. Fails when two loops take over 5 % more CPU time for an operation. Then how
-# connections spread: which share of them the fullest of two and of four loops has.
+# two processes of one loop each, which share nothing but the port. Fails when two loops take over 5 % more CPU time for an operation.
+# Then how connections spread: which share of them the fullest of two and of four loops has.
 #
 #   bench/loops.sh                              five rounds; the best of each counts (a minute and a half)
 #   ROUNDS=1 WINDOW_S=1 SPREADS=1 bench/loops.sh    a quick look; ADIT=path takes another binary
@@ -28,27 +28,25 @@ pin() { # CORE PID LOOP: the thread of this loop
     done
 }
 
-# Each core has one loop and its share of the load. Where both loops are in one process, a connection of either load may be on either.
+# Each core has one loop and one load. Be they of one process or of two that listen on the same port: a connection of either load may
+# be on either loop, so as many bytes go from core to core.
 both_cores() { # LOOPS: of one process with two, or of two with one
-    local first pids shape count
+    local pids shape count
     LOOPS=$1 start_adit --max-sessions 9600 --access-log off
-    first=$proxy pids=$proxy_pid
+    pids=$proxy_pid
+    pin "$PROXY_CORE" "$proxy_pid" 0
     if [ "$1" = 1 ]; then
         helper_pids+=("$proxy_pid")
-        LOOPS=1 start_adit --max-sessions 9600 --access-log off
+        LISTEN=$proxy LOOPS=1 start_adit --max-sessions 9600 --access-log off
         pids+=,$proxy_pid
-        pin "$PROXY_CORE" "${pids%,*}" 0
-        pin "$LOAD_CORE" "$proxy_pid" 0
-    else
-        pin "$PROXY_CORE" "$proxy_pid" 0
-        pin "$LOAD_CORE" "$proxy_pid" 1
     fi
+    pin "$LOAD_CORE" "$proxy_pid" $(($1 - 1))
     for shape in $SHAPES; do
         case $shape in connect) count=$CONNECTS ;; *) count=$((6 * CONNECTS)) ;; esac
         line=$("$BENCH" charge --pid "$pids" -- bash -c '
-            one() { timeout 60 taskset -c "$1" "$2" "$3" --proxy "$4" --origin "$5" --count "$6" >/dev/null; }
-            one "$1" "${@:3:2}" "$5" "${@:7}" & one "$2" "${@:3:2}" "$6" "${@:7}" && wait $!' \
-            - "$PROXY_CORE" "$LOAD_CORE" "$BENCH" "$shape" "$first" "$proxy" "$origin" "$count")
+            one() { timeout 60 taskset -c "$1" "${@:2}" >/dev/null; }
+            one "$1" "${@:3}" & one "$2" "${@:3}" && wait $!' \
+            - "$PROXY_CORE" "$LOAD_CORE" "$BENCH" "$shape" --proxy "$proxy" --origin "$origin" --count "$count")
         echo "round $n, both cores, $1 loops a process: $line" >&2
         awk "BEGIN { printf \"%.3f\\n\", $(value total_cpu_us "$line") / (2 * $count) }" >>"$work/$shape.cores.$1"
     done

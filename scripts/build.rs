@@ -1,5 +1,5 @@
 //! Leaves what nobody can use out of the release binary: the tables for unwinding (`link.ld`) and the code for backtraces
-//! (`no-backtrace`).
+//! (`no-backtrace`). What no start needs is put last (`link.ld`).
 #![forbid(unsafe_code)]
 
 use std::env;

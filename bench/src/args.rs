@@ -17,8 +17,8 @@ usage: adit-bench origin [--listen ADDR:PORT]
   --conns N            connections or tunnels at once (connect, roundtrips: 64; bulk: 4; idle, slow: 2000)
   --seconds S          length of the measured window (3); so long idle and slow hold their tunnels once all are open
   --warm S             load before the window opens (0.5)
-  --count N            this many operations in all instead of a window of time (connect, roundtrips),
-                       or so many names in a list (rules: 200000)
+  --count N            this many operations (connect, roundtrips) or MiB (bulk) in all instead of a window
+                       of time, or so many names in a list (rules: 200000)
   --write FILE         where the list goes, for a proxy that is to be measured with it (rules)
   --pid PID[,PID]      processes whose CPU time and memory are charged, with their children";
 

@@ -338,11 +338,12 @@ impl<'a> Load<'a> {
         self.first_error.get_or_insert(error);
     }
 
-    /// Keeps all tunnels as busy as they can be until the window closes.
+    /// Keeps all tunnels as busy as they can be until the window closes or the count is full.
     fn bulk(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(64);
         let begin = Instant::now();
-        let mut window: Option<Window> = None;
+        let mut last = begin;
+        let mut window = self.args.count.map(|_| Window::open(self.args));
         self.tunnels.iter_mut().flatten().for_each(|tunnel| tunnel.runnable = true);
         loop {
             let busy = self.tunnels.iter().flatten().any(|tunnel| tunnel.runnable);
@@ -361,12 +362,22 @@ impl<'a> Load<'a> {
                 tunnel.runnable = turn == Turn::More;
                 moved += bytes as u64;
             }
+            if moved > 0 {
+                last = Instant::now();
+            } else if last.elapsed() > STALL {
+                eprintln!("nothing moves");
+                return Err(ErrorKind::TimedOut.into());
+            }
             match &mut window {
                 None if begin.elapsed() > self.args.warm => window = Some(Window::open(self.args)),
                 None => {}
                 Some(window) => window.bytes += moved,
             }
-            if let Some(window) = window.take_if(|window| window.opened.elapsed() > self.args.window) {
+            let is_over = |window: &mut Window| match self.args.count {
+                Some(mebibytes) => window.bytes >> 20 >= mebibytes,
+                None => window.opened.elapsed() > self.args.window,
+            };
+            if let Some(window) = window.take_if(is_over) {
                 self.report(window);
                 return Ok(());
             }
