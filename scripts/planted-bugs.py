@@ -175,7 +175,7 @@ BUGS = [
     (
         "who finds no pipe asks for one for ever",
         "src/proto/relay.rs",
-        "        self.bulk = self.bulk.min(0);\n",
+        "        self.pace.set_bulk(0);\n",
         "",
     ),
     (

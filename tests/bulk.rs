@@ -345,13 +345,9 @@ fn bulk_has_a_pipe_beside_slow_readers() {
         (full == 4 && all.len() == before + 4).then_some(all)
     });
     let idle = Idle { pipes: held, descriptors, proxy };
-    let source = Origin::source(3, BYTES);
-    let mut client = idle.proxy.tunnel(&source.addr.to_string());
-    let mut tally = Tally::new();
-    idle.until_piped(read_more(&mut client, &mut tally));
-    let rest = receive(&mut client.stream, |part| tally.add(part));
-    assert_eq!((tally.bytes, rest.ending), (BYTES, Ending::Eof));
-    assert_eq!(tally.sha256(), pattern_hash(3, BYTES));
+    // However often it stops before it has proved to be none of them.
+    let mut client = idle.proxy.tunnel(&endless.addr.to_string());
+    idle.until_piped(read_more(&mut client, &mut Tally::new()));
     drop((client, slow));
     until("sockets to be closed", || (idle.proxy.descriptors() == idle.descriptors).then_some(()));
 }

@@ -12,19 +12,43 @@ use super::ring::{RING_BYTES, Ring, Standing};
 /// A read of so much counts for bulk, a smaller one against it. An ordinary ring is full then.
 pub const PLENTY_BYTES: usize = RING_BYTES;
 /// A direction is bulk once so many more reads had plenty than had not.
-const BULK_FROM: i8 = 4;
+const BULK_FROM: u8 = 4;
 /// More than so many are not counted, so that a few small ones end it, however long it was.
-const BULK_MOST: i8 = 8;
+const BULK_MOST: u8 = 8;
 
-/// A sink that lets bytes wait for so many milliseconds is slow, as one that takes a few Mbit/s, or that sleeps. Who stops for less
-/// is only behind for a moment.
-pub const SLOW_MS: u64 = 25;
-/// It is until it has taken so much without such a wait: more than the kernel takes at once for a peer that reads little (as
+/// A sink that lets bytes wait for so many milliseconds is slow, as one that sleeps. Who stops for less is only behind for a moment.
+pub const SLOW_MS: u64 = 100;
+/// It is until it has taken so many spans without such a wait: more than the kernel takes at once for a peer that reads little (as
 /// `net.ipv4.tcp_wmem` has it, 4 MiB).
-const SLOW_SPANS: i8 = 64;
-const SPAN_BYTES: u64 = 128 * 1024;
+const SLOW_SPANS: u8 = 15;
+const SPAN_BYTES: u64 = 512 * 1024;
 /// Who has taken so much, and is not slow, will go on.
 const PROVEN_BYTES: u64 = SLOW_SPANS as u64 * SPAN_BYTES;
+
+/// How a direction goes, in one byte: what is in a session is in each of thousands. The lower half counts by how many more reads had
+/// plenty than had not, the upper one the spans until the sink is no longer slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pace(u8);
+
+impl Pace {
+    fn bulk(self) -> u8 {
+        self.0 & 0xf
+    }
+
+    fn slow_spans(self) -> u8 {
+        self.0 >> 4
+    }
+
+    fn set_bulk(&mut self, bulk: u8) {
+        self.0 = self.slow_spans() << 4 | bulk.min(BULK_MOST);
+    }
+
+    fn set_slow_spans(&mut self, spans: u8) {
+        self.0 = spans.min(SLOW_SPANS) << 4 | self.bulk();
+    }
+}
+
+const _: () = assert!(BULK_MOST <= 0xf && SLOW_SPANS <= 0xf);
 
 /// What is believed about a socket: rumours from events, corrected by system calls. A set bit means "may succeed, try";
 /// only a would-block from that very socket (or a short read, see [`Half::read`]) clears one.
@@ -111,8 +135,7 @@ pub struct Half {
     pub ring: Ring,
     /// Bytes in the pipe, likewise. Never beside bytes in the ring: nothing is taken while anything is held.
     pub piped: u32,
-    /// By how many more reads had plenty than had not. Below zero its sink is slow, for so many spans more.
-    bulk: i8,
+    pace: Pace,
     /// Payload bytes that the sink took.
     pub moved: u64,
     /// The reading end.
@@ -182,40 +205,42 @@ impl Half {
     }
 
     fn is_bulk(&self) -> bool {
-        self.bulk >= BULK_FROM
+        self.pace.bulk() >= BULK_FROM
     }
 
-    /// Learns from how much of what was offered came at once. Not while the sink is slow: a pipe would only wait for it.
+    /// Learns from how much of what was offered came at once.
     pub fn weigh(&mut self, count: usize, offered: usize) {
-        let change = if count >= PLENTY_BYTES.min(offered) { 1 } else { -1 };
-        if self.bulk >= 0 {
-            self.bulk = (self.bulk + change).clamp(0, BULK_MOST);
-        }
+        let bulk = self.pace.bulk();
+        self.pace.set_bulk(if count >= PLENTY_BYTES.min(offered) {
+            bulk + 1
+        } else {
+            bulk.saturating_sub(1)
+        });
     }
 
     /// No pipe for now: the ring takes what comes next, and it is learned anew whether this is bulk.
     pub fn avoid_pipe(&mut self) {
-        self.bulk = self.bulk.min(0);
+        self.pace.set_bulk(0);
     }
 
     /// The sink has let bytes wait for [`SLOW_MS`] or more.
     pub fn mark_slow(&mut self) {
-        self.bulk = -SLOW_SPANS;
+        self.pace.set_slow_spans(SLOW_SPANS);
     }
 
     /// Whether it only has small messages, as far as is known.
     #[must_use]
     pub fn is_small(&self) -> bool {
-        self.bulk == 0
+        self.pace.bulk() == 0
     }
 
     /// What is known of the sink.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        match self.bulk {
-            ..0 => Standing::Slow,
-            0.. if self.moved < PROVEN_BYTES => Standing::Fresh,
-            0.. => Standing::Proven,
+        match self.pace.slow_spans() {
+            0 if self.moved < PROVEN_BYTES => Standing::Fresh,
+            0 => Standing::Proven,
+            1.. => Standing::Slow,
         }
     }
 
@@ -223,10 +248,8 @@ impl Half {
     pub fn count(&mut self, count: usize) {
         let spans = self.moved / SPAN_BYTES;
         self.moved += count as u64;
-        if self.bulk < 0 {
-            let taken = i8::try_from(self.moved / SPAN_BYTES - spans).unwrap_or(i8::MAX);
-            self.bulk = self.bulk.saturating_add(taken).min(0);
-        }
+        let taken = u8::try_from(self.moved / SPAN_BYTES - spans).unwrap_or(u8::MAX);
+        self.pace.set_slow_spans(self.pace.slow_spans().saturating_sub(taken));
     }
 
     /// A read put `count` bytes into `offered` bytes of space. Less than offered means that the socket was empty, which
