@@ -675,7 +675,8 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 KEPT_S = 8
 
 
-@scene("enfile", f"--keepalive-timeout={KEPT_S}", by=NOBODY)
+# Only if it is named, for everybody on the machine feels it.
+@scene("enfile", f"--keepalive-timeout={KEPT_S}", by=NOBODY, slow=True)
 async def enfile(here):
     """the system's table of open files is full for some seconds, for all but root"""
     require_file_max()

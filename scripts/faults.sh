@@ -5,7 +5,7 @@
 # and descriptors and resident memory of the proxy before and after.
 #
 #   scripts/faults.sh [SCENE...]     ADIT=path takes another binary; SEED=7 loses other packets
-#   scripts/faults.sh list           the scenes; those that take minutes are played only if they are named
+#   scripts/faults.sh list           the scenes; those that take minutes, or that others feel, are played only if they are named
 #
 # Needs root, python3 and a kernel with tun; installs `ip`, curl and sysctl (Debian). The machine's own network is not touched. One
 # scene, enfile, lets nobody on the machine but root open a file for some seconds; where it may not, it says that it was not run.

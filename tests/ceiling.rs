@@ -257,7 +257,8 @@ fn an_idle_client_of_another_loop_makes_room_for_a_dial() {
     let (echo, origin) = (Origin::echo(), answering(|_| CLOSING.into()));
     // In every other round the idle one is on the other loop.
     for _ in 0..12 {
-        let proxy = Launch::new(&[&ALLOW_LOOPBACK[..], &["--loops", "2"]].concat()).descriptors(40).start();
+        let options = [&ALLOW_LOOPBACK[..], &["--loops", "2", "--head-timeout", "600"]].concat();
+        let proxy = Launch::new(&options).descriptors(40).start();
         at_rest(&proxy);
         let accepted = || {
             let before = proxy.descriptors_within(40);
@@ -323,6 +324,9 @@ fn hogs(proxy: &Proxy) -> (Origin, Vec<Client>) {
     });
     let hogs = hogs.collect();
     at_rest(proxy);
+    let mut refused = proxy.client();
+    refused.send_connect("a.test:443");
+    assert_eq!(refused.read_head().status, 503, "all is held");
     (source, hogs)
 }
 
@@ -340,8 +344,12 @@ fn without_storage_tunnels_go_on_and_requests_are_refused() {
     for size in [1, 100, 20_000, 100_000] {
         tunnel.echo(vec![7; size]);
     }
+    proxy.log.wait("that it is short", |line| line.contains("--buffer-memory is used up"));
     drop(hogs);
-    tunnel.echo(b"and on");
+    until("it to be told that it is over", || {
+        tunnel.echo(b"and on");
+        proxy.log.all().iter().any(|line| line.contains("--buffer-memory suffices again")).then_some(())
+    });
 }
 
 #[test]

@@ -206,10 +206,12 @@ impl Eyeballs {
         self.start_at = self.start_at.map(|due| due.min(now));
     }
 
-    /// When the next attempt is due, if there is a candidate for one.
+    /// When the next attempt is due, if there is a candidate for one. One that is to be started already comes first: it may have to
+    /// wait for a descriptor.
     #[must_use]
     pub fn next_due(&self) -> Option<Tick> {
-        if self.v4.is_empty() && self.v6.is_empty() { None } else { self.due() }
+        let has_none = self.v4.is_empty() && self.v6.is_empty();
+        if has_none || self.to_start.is_some() { None } else { self.due() }
     }
 
     /// Why no candidate led anywhere; nothing while something may still come of one.

@@ -16,7 +16,8 @@ const BULK_FROM: u8 = 4;
 /// More than so many are not counted, so that a few small ones end it, however long it was.
 const BULK_MOST: u8 = 8;
 
-/// A sink that lets bytes wait for so many milliseconds is slow, as one that sleeps. Who stops for less is only behind for a moment.
+/// A sink that lets bytes wait for so many milliseconds is slow: it sleeps, its link is narrow, or it is very far away. Who stops for
+/// less is only behind for a moment.
 pub const SLOW_MS: u64 = 100;
 /// It is until it has taken so many spans without such a wait: more than the kernel takes at once for a peer that reads little (as
 /// `net.ipv4.tcp_wmem` has it, 4 MiB).
@@ -226,6 +227,16 @@ impl Half {
     /// The sink has let bytes wait for [`SLOW_MS`] or more.
     pub fn mark_slow(&mut self) {
         self.pace.set_slow_spans(SLOW_SPANS);
+    }
+
+    /// Another sink takes the place of the one that is known.
+    pub fn forget_sink(&mut self) {
+        self.pace = Pace::default();
+    }
+
+    /// Another message goes to the same sink. A short one counts for a span: who takes many is not slow for ever.
+    pub fn go_on(&mut self) {
+        self.pace.set_slow_spans(self.pace.slow_spans().saturating_sub(1));
     }
 
     /// Whether it only has small messages, as far as is known.

@@ -218,15 +218,24 @@ impl Pool {
     /// Whether a pipe may take [`PIPE_BYTES`]. All pipes together take a quarter at most. Half of them are for those alone who
     /// have proved to empty them: what is in a pipe when its sink stops stays there.
     pub fn lend_pipe(&mut self, standing: Standing) -> bool {
-        let most = PIPES_MAX.min(self.limit / 4 / PIPE_UNITS);
-        let most = match standing {
-            Standing::Slow | Standing::Fresh => most.div_ceil(2),
-            Standing::Proven => most,
-        };
-        let may = self.pipes < most && self.taken() + PIPE_UNITS <= self.limit / 8 * 7;
+        let may = self.pipes < self.pipes_for(standing) && self.taken() + PIPE_UNITS <= self.limit / 8 * 7;
         self.pipes += usize::from(may);
         self.drop_spare();
         may
+    }
+
+    fn pipes_for(&self, standing: Standing) -> usize {
+        let most = PIPES_MAX.min(self.limit / 4 / PIPE_UNITS);
+        match standing {
+            Standing::Slow | Standing::Fresh => most.div_ceil(2),
+            Standing::Proven => most,
+        }
+    }
+
+    /// Whether who stands so may fill the pipe once more that it has: who was proven may have become slow.
+    #[must_use]
+    pub fn leaves_pipe(&self, standing: Standing) -> bool {
+        self.pipes <= self.pipes_for(standing)
     }
 
     /// A pipe is empty, or closed.
@@ -684,8 +693,11 @@ mod tests {
         assert_eq!((lent.len(), pool.free()), (3 * 2 * PIPE_PIECES, 0));
         pool.give_back_pipe();
         assert_eq!(pool.free(), PIPE_PIECES);
-        let _ring = pool.lend().unwrap();
-        assert!(!pool.lend_pipe(Standing::Proven), "there is no room for a whole one");
+        let mut lent = lent.into_iter();
+        lent.by_ref().take(PIPE_PIECES - 1).for_each(|storage| pool.give_back(storage));
+        assert!(!pool.lend_pipe(Standing::Proven), "an eighth is left to others");
+        lent.next().map(|storage| pool.give_back(storage)).unwrap();
+        assert!(pool.lend_pipe(Standing::Proven));
         let mut pool = Pool::with_ceiling(1 << 40);
         assert_eq!(std::iter::from_fn(|| pool.lend_pipe(Standing::Proven).then_some(())).count(), PIPES_MAX);
         let mut pool = Pool::with_ceiling((4 * PIPE_BYTES - RING_BYTES) as u64);
@@ -698,6 +710,11 @@ mod tests {
         let mut lent = |standing| std::iter::from_fn(|| pool.lend_pipe(standing).then_some(())).count();
         assert_eq!(lent(Standing::Fresh), PIPES_MAX / 2);
         assert_eq!((lent(Standing::Slow), lent(Standing::Proven)), (0, PIPES_MAX / 2));
+        assert!(pool.leaves_pipe(Standing::Proven) && !pool.leaves_pipe(Standing::Slow));
+        for _ in 0..PIPES_MAX / 2 {
+            pool.give_back_pipe();
+        }
+        assert!(pool.leaves_pipe(Standing::Slow));
         // The only one is for anybody.
         assert!(Pool::with_ceiling(4 * PIPE_BYTES as u64).lend_pipe(Standing::Fresh));
     }

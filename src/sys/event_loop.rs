@@ -135,6 +135,8 @@ pub struct EventLoop {
     starved: VecDeque<usize>,
     deadlines: Deadlines,
     pool: Pool,
+    /// Since when storage has been told to be short.
+    short_since: Option<Tick>,
     pipes: Pipes,
     names: Names,
     door: Door,
@@ -182,6 +184,7 @@ impl EventLoop {
             starved: VecDeque::new(),
             deadlines: Deadlines::default(),
             pool: Pool::with_ceiling(config.buffer_bytes),
+            short_since: None,
             pipes: Pipes::default(),
             names: Names::new(config.names, NAMES_TOKEN),
             door: Door::new(config.logins, Arc::clone(&mailbox), config.logins_max),
@@ -244,6 +247,7 @@ impl EventLoop {
             self.expire();
             self.free_ended();
             self.feed_starved();
+            self.tell_of_storage();
             self.tidy();
             if self.is_drained() {
                 self.quit();
@@ -412,7 +416,7 @@ impl EventLoop {
         self.queue(key);
     }
 
-    /// Does what a session asks for: one system call. `None` if the session has been told the outcome already.
+    /// Does what a session asks for: one system call, but for `Step::Pass`, of which nothing must come between the parts. `None` if the session has been told the outcome already.
     fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
         let Entry { session, sockets, .. } = self.sessions.get_mut(key)?;
         Some(match step {
@@ -430,6 +434,7 @@ impl EventLoop {
             Step::Pass(side) => {
                 let (met, outcome) = sockets.pass(side, accepting::room(&mut self.scratch));
                 if met != step {
+                    log::trace!("session {key}: {step:?} {met:?} {outcome:?}");
                     session.report(met, outcome, self.now, &self.policy);
                     return None;
                 }

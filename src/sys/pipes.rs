@@ -100,13 +100,21 @@ impl Pipes {
 
     /// Behind a session's run: takes back the pipes that it no longer needs. One with bytes in it is closed.
     pub fn settle(&mut self, key: usize, holds: impl Fn(Side) -> bool, pool: &mut Pool, now: Tick) {
-        let unneeded = self.lent.extract_if(.., |lent| lent.key == key && !holds(lent.from));
+        let unneeded: Vec<Lent> =
+            self.lent.extract_if(.., |lent| lent.key == key && !holds(lent.from)).collect();
         for Lent { pipe, bytes, .. } in unneeded {
             pool.give_back_pipe();
-            if bytes == 0 && self.spare.len() < SPARE_MAX {
-                self.spare.push(pipe);
-                self.spare_until = Some(now.after(SPARE_MS));
+            if bytes == 0 {
+                self.keep(pipe, now);
             }
+        }
+    }
+
+    /// An empty one, for the next bulk.
+    fn keep(&mut self, pipe: Pipe, now: Tick) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(pipe);
+            self.spare_until = Some(now.after(SPARE_MS));
         }
     }
 
@@ -140,7 +148,14 @@ impl Pipes {
     ) -> Option<&mut Lent> {
         let lent = self.lent.iter().position(|lent| lent.key == key && lent.from == from);
         if let Some(index) = lent {
-            return self.lent.get_mut(index);
+            if pool.leaves_pipe(standing) {
+                return self.lent.get_mut(index);
+            }
+            // It is empty: another session's, from now on.
+            let Lent { pipe, .. } = self.lent.swap_remove(index);
+            pool.give_back_pipe();
+            self.keep(pipe, now);
+            return None;
         }
         if self.paused_until.is_some_and(|due| due > now) || !pool.lend_pipe(standing) {
             return None;

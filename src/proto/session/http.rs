@@ -442,6 +442,7 @@ impl Session {
         http.head_unsent = http.head_bytes;
         self.upstream_ready = Ready::default();
         (self.reset, self.vanished, self.full_since) = (None, None, [None; 2]);
+        self.up.forget_sink();
         self.resolve(now, policy);
     }
 
@@ -452,6 +453,8 @@ impl Session {
         // Rules for a completed name would speak for whatever is asked for next.
         (self.via, self.dns_ms, self.dial_ms, self.aside) = (None, None, None, None);
         (self.up.moved, self.down.moved, self.full_since) = (0, 0, [None; 2]);
+        self.up.forget_sink();
+        self.down.go_on();
         // Not only another upstream's: a CONNECT may come next.
         (self.up.sink, self.down.source) = (Sink::Open, Source::Open);
         let (rule, user) = (self.rule.take(), self.user.take());

@@ -39,18 +39,21 @@ impl Session {
     }
 
     /// Borrows storage for reading from `side`, if there is none to read into. `false`: there is none to be had. A tunnel then does
-    /// without ([`Step::Pass`](super::Step::Pass)), also where there is some, but little: what its sink does not take stays where it is.
+    /// without ([`Step::Pass`]), also where there is some, but little: what its sink does not take stays where it is.
     pub fn borrow_storage(&mut self, side: Side, pool: &mut Pool) -> bool {
         let is_tunnel = self.is_tunnel();
         let half = self.half_from(side);
         // The kernel swallows megabytes for a reader that never reads: of tunnels, any may turn out to be one.
         let has_enough = pool.spares(if is_tunnel { Standing::Slow } else { half.standing() });
         let is_small = half.is_small();
-        if half.ring.capacity() < RING_BYTES && is_tunnel && (has_enough || !is_small) {
-            // What held little does for little only.
-            if let Some(small) = half.ring.detach_if_empty() {
-                pool.give_back(small);
-            }
+        let holds_little = half.ring.capacity() < RING_BYTES;
+        let fits = if has_enough { !holds_little } else { holds_little && is_small };
+        // What held little does for little only, and what held much is wanted by others.
+        if is_tunnel
+            && !fits
+            && let Some(other) = half.ring.detach_if_empty()
+        {
+            pool.give_back(other);
         }
         if !self.fill_slice(side).is_empty() {
             return true;
@@ -62,6 +65,7 @@ impl Session {
             }
             // Requests are small, and what they are read into is what most of them wait in.
             Side::Client => pool.lend(),
+            Side::Upstream if !has_enough => pool.lend(),
             Side::Upstream if is_tunnel => pool.lend_wide(),
             Side::Upstream => pool.lend_for_answer(),
         };

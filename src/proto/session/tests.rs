@@ -1175,6 +1175,24 @@ fn tunneling_no_storage_and_the_source_ends() {
 }
 
 #[test]
+fn tunneling_deadline_behind_a_head_for_which_there_was_little() {
+    let mut script = Script::new();
+    let lent: Vec<_> = (0..12).map(|_| script.pool.lend().unwrap()).collect();
+    script.read(Side::Client, HEAD);
+    script.does(Step::Resolve, Outcome::Done);
+    script.resolved(&[PUBLIC]);
+    script.does(dial(PUBLIC), Outcome::Done);
+    script.event(Side::Upstream, WRITABLE);
+    script.does(Step::ConfirmDial(0), Outcome::Done);
+    script.does(Step::Write(Side::Client), Outcome::Moved(ESTABLISHED.len()));
+    script.waits();
+    script.expires(Kind::Idle, 900_000);
+    assert_eq!(script.resets(), (false, false), "nothing was cut off");
+    lent.into_iter().for_each(|storage| script.pool.give_back(storage));
+    script.ends(EndReason::IdleTimeout);
+}
+
+#[test]
 fn tunneling_deadline_with_bytes_to_pass_on() {
     let mut script = Script::tunneling();
     script.event(Side::Client, READABLE);

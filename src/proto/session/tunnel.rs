@@ -9,8 +9,8 @@ impl Session {
     pub(super) fn start_tunneling(&mut self) {
         self.aside = None;
         self.state = State::Tunneling;
-        // Nobody waits for storage in a tunnel.
-        self.on_storage();
+        // Nobody waits for storage in a tunnel, and whether there is enough is asked before the next bytes.
+        (self.up.supply, self.down.supply) = (Supply::Plenty, Supply::Plenty);
     }
 
     pub(super) fn relay_step(&self) -> Step {

@@ -80,7 +80,7 @@ impl Side {
     }
 }
 
-/// What is to be done next: one system call at most.
+/// What is to be done next: one system call at most, but for [`Step::Pass`], which is three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Read from that side into [`Session::fill_slice`](super::Session::fill_slice).

@@ -14,6 +14,8 @@ const ASK_PAUSE_MS: u64 = 10;
 pub(super) const HOLD_MS: u64 = 1_000;
 /// Descriptors that the other loops are asked for at once.
 const DESCRIPTORS_WANTED: usize = 16;
+/// Storage that was short is told to be so for at least this long.
+const SHORT_MS: u64 = 1_000;
 /// Sessions that are looked at for each millisecond: a search goes through all, and there is a pause of that length behind it.
 const SESSIONS_PER_MS: u64 = 500;
 
@@ -87,6 +89,7 @@ pub(super) enum Descriptor {
 
 impl IdleClients {
     pub(super) fn shrink(&mut self) {
+        self.found.clear();
         give_back(&mut self.found);
     }
 }
@@ -170,10 +173,9 @@ impl EventLoop {
 
     /// Once the other loops have closed what they could, all that was waiting for a descriptor is tried again.
     pub(super) fn take_descriptors(&mut self) {
-        if self.descriptors.take_answer(self.now).is_none() {
-            return;
-        }
-        if self.accept_resumes.is_some() {
+        let Some(given) = self.descriptors.take_answer(self.now) else { return };
+        // With less it is tried in its own time: the others are not to search again and again.
+        if given == Given::All && self.accept_resumes.is_some() {
             self.accept_resumes = Some(self.now);
         }
         for key in std::mem::take(&mut self.put_off) {
@@ -191,6 +193,8 @@ impl EventLoop {
         while let Some(plea) = self.pleas.pop() {
             match plea.short {
                 Short::Sessions => {}
+                // Others may have given enough.
+                Short::Descriptors if !plea.is_unmet() => {}
                 Short::Descriptors => plea.give(self.upstreams.close_idle() + self.pipes.give_way(self.now)),
             }
             while plea.is_unmet() {
@@ -222,6 +226,22 @@ impl EventLoop {
         // Sessions that have ended meanwhile leave their keys behind; they must not pile up while nothing comes back.
         if self.starved.len() > 2 * self.sessions.len() + super::EVENTS {
             self.starved.retain(|&key| self.sessions.get(key).is_some_and(|entry| entry.starved));
+        }
+    }
+
+    /// Whoever runs this should know why new requests are refused. Said of each loop, for each has its share, and not more often than
+    /// in every [`SHORT_MS`].
+    pub(super) fn tell_of_storage(&mut self) {
+        match self.short_since {
+            None if self.pool.free() == 0 => {
+                log::warn!("--buffer-memory is used up in a loop: new requests may be refused");
+                self.short_since = Some(self.now);
+            }
+            Some(since) if self.now.since(since) >= SHORT_MS && !self.pool.is_scarce() => {
+                log::warn!("--buffer-memory suffices again");
+                self.short_since = None;
+            }
+            None | Some(_) => {}
         }
     }
 
