@@ -80,29 +80,12 @@ impl Session {
 
     /// How long bytes had to wait for a sink is what says whether it is slow. One with room at once has said nothing.
     pub(super) fn time_sink(&mut self, step: Step, outcome: Outcome, now: Tick) {
-        let side = match (step, outcome) {
-            (Step::Write(side) | Step::Drain(side), _) => side,
-            (Step::Pass(side), Outcome::Moved(_)) => side.other(),
-            // They have not come to a sink.
-            (
-                Step::Pass(_)
-                | Step::Read(_)
-                | Step::Fill(_)
-                | Step::ShutdownWrite(_)
-                | Step::Discard
-                | Step::Authenticate
-                | Step::Resolve
-                | Step::Dial(..)
-                | Step::ConfirmDial(_)
-                | Step::TakeIdle
-                | Step::Park
-                | Step::CloseUpstream
-                | Step::TakeError(_)
-                | Step::Record
-                | Step::Wait
-                | Step::End(_),
-                _,
-            ) => return,
+        let side = if let Step::Write(side) | Step::Drain(side) = step {
+            side
+        } else if let (Step::Pass(side), Outcome::Moved(_)) = (step, outcome) {
+            side.other()
+        } else {
+            return;
         };
         let elapsed = Millis::between(self.started, now);
         let full_since = &mut self.full_since[side as usize];
