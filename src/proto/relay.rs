@@ -394,6 +394,24 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_sink_is_not_slow_for_ever_nor_is_the_next_one() {
+        let mut half = Half::default();
+        half.mark_slow();
+        half.weigh(PLENTY_BYTES, PLENTY_BYTES);
+        for _ in 0..SLOW_SPANS {
+            assert_eq!(half.standing(), Standing::Slow);
+            // Another short answer.
+            half.go_on();
+        }
+        assert_eq!((half.standing(), half.is_small()), (Standing::Fresh, false));
+        half.mark_slow();
+        half.forget_sink();
+        assert_eq!((half.standing(), half.is_small()), (Standing::Fresh, true));
+        half.count(PROVEN_BYTES as usize);
+        assert_eq!(half.standing(), Standing::Proven);
+    }
+
+    #[test]
     fn broken_sink_takes_nothing_more() {
         let mut half = holding(b"lost");
         half.write_failed();

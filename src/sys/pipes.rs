@@ -286,6 +286,21 @@ mod tests {
     }
 
     #[test]
+    fn who_has_become_slow_leaves_its_pipe_to_others() {
+        let (mut pipes, mut pool) = plenty();
+        let (from, _source) = pair();
+        let mut fill = |pipes: &mut Pipes, key, standing| {
+            pipes.fill(key, Side::Client, &from, standing, &mut pool, Tick(0))
+        };
+        for key in 0..9 {
+            assert_eq!(fill(&mut pipes, key, Standing::Proven), Outcome::Blocked);
+        }
+        assert_eq!(fill(&mut pipes, 0, Standing::Slow), Outcome::NoStorage);
+        assert_eq!((pipes.lent.len(), pipes.spare.len()), (8, 1));
+        assert_eq!(fill(&mut pipes, 1, Standing::Slow), Outcome::Blocked, "half of them are for anybody");
+    }
+
+    #[test]
     fn none_is_opened_for_a_while_when_others_need_descriptors() {
         let (mut pipes, mut pool) = plenty();
         let (from, _source) = pair();
