@@ -458,6 +458,21 @@ fn an_early_final_response_overtakes_the_body(road: &Road) {
     assert!(!response.keeps_alive(), "a request that was cut short is the last: {response:?}");
 }
 
+/// A client looks at what has come when it has sent what it had at hand: curl, some MiB on a fast machine.
+#[test]
+fn an_early_final_response_outlasts_what_the_client_still_sends() {
+    const BODY: usize = 20 << 20;
+    let (_proxy, origin, mut client) = scene(&[]);
+    client.send(request("PUT", &origin.url("/"), &format!("Content-Length: {BODY}\r\n")));
+    let mut upstream = origin.accept();
+    upstream.read_head();
+    upstream.send("HTTP/1.1 413 Too much\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+    upstream.read_end();
+    client.send(vec![b'x'; BODY]);
+    let response = client.read_response("PUT");
+    assert_eq!((response.status(), response.text().as_str()), (413, "no"));
+}
+
 fn a_response_may_begin_while_the_body_still_goes_on(road: &Road) {
     let origin = ByHand::open();
     let mut client = road.http(origin.addr);

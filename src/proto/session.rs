@@ -62,8 +62,9 @@ pub use words::{Asked, EndReason, Follows, Forwarded, Login, Outcome, Policy, Re
 pub const CLIENT_LEFT_MS: u64 = 2_000;
 /// Milliseconds that an answer of the proxy may take to go out, and again that its client may go on sending behind it.
 pub const LINGER_MS: u64 = 2_000;
-/// Bytes that are read and thrown away behind a refusal, so that a reset does not erase the answer.
-pub const LINGER_BYTES: u64 = 1024 * 1024;
+/// Bytes that are read and thrown away behind a refusal, so that a reset does not erase the answer. More than is under way when a
+/// client comes to look at it: Linux lets the buffers of both sides grow to 4 and 32 MiB.
+pub const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 /// Milliseconds that a connection without a request is kept once the proxy drains: its request may be under way.
 pub const DRAIN_IDLE_MS: u64 = 1_000;
 

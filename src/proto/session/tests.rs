@@ -1426,8 +1426,8 @@ fn lingering_discards_a_bounded_amount() {
     script.event(Side::Client, READABLE);
     let mut discarded_bytes = 0;
     while script.session.step() == Step::Discard {
-        script.does(Step::Discard, Outcome::Moved(16_384));
-        discarded_bytes += 16_384;
+        script.does(Step::Discard, Outcome::Moved(65_536));
+        discarded_bytes += 65_536;
         assert!(discarded_bytes <= LINGER_BYTES);
     }
     assert_eq!(discarded_bytes, LINGER_BYTES);
