@@ -18,6 +18,7 @@ mod crowd;
 mod http;
 mod nameservers;
 mod resolver;
+mod sessions;
 mod socket;
 mod tunnel;
 

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use adit::proto::deadlines::Kind as DeadlineKind;
-use adit::proto::relay::Ready;
-use adit::proto::session::{Outcome, Step};
+use adit::proto::session::Step;
 use adit::sys::shared::Admission;
 
 use super::peers::{Ending, State};
 use super::{Entry, Plot, RING_BYTES, SHOWN, Settings, World};
+use crate::sessions::Sessions;
 
 impl World {
     /// No connection is made, nor used again, for what the settings in force deny; and who has begun to ask under them is known
@@ -176,43 +176,11 @@ impl World {
 
     /// Nothing moves any more: then a rumour must not move anything either.
     pub(super) fn check_nothing_is_ready(&mut self) {
-        let news = Ready { readable: true, writable: true, ..Ready::default() };
         let keys: Vec<usize> = self.entries.iter().map(|(key, _)| key).collect();
         for key in keys {
-            if self.entries[key].starved {
-                continue;
+            if !self.entries[key].starved {
+                self.check_has_nothing_to_do(key, self.now);
             }
-            self.entries[key].session.on_client_ready(news, self.now);
-            for place in 0..2 {
-                self.entries[key].session.on_upstream_ready(place, news);
-            }
-            for _ in 0..64 {
-                let step = self.entries[key].session.step();
-                if step == Step::Wait {
-                    break;
-                }
-                // Room for less than a third of the buffer is never announced.
-                let (step, outcome) = match step {
-                    Step::Write(side) if self.socket(key, side).wants_room => (step, Some(Outcome::Blocked)),
-                    Step::Pass(side) if self.socket(key, side.other()).wants_room => {
-                        (Step::Write(side.other()), Some(Outcome::Blocked))
-                    }
-                    Step::Pass(side) => {
-                        let (met, outcome) = self.pass(key, side);
-                        (met, Some(outcome))
-                    }
-                    _ => (step, self.perform(key, step)),
-                };
-                if outcome == Some(Outcome::NoStorage) && self.entries[key].session.is_tunnel() {
-                    // It goes on without.
-                    self.entries[key].session.report(step, Outcome::NoStorage, self.now, &self.policy);
-                    continue;
-                }
-                let was_known = matches!(outcome, Some(Outcome::Blocked));
-                assert!(was_known, "lost wake-up: {step:?} {outcome:?}\n{:?}", self.entries[key].session);
-                self.entries[key].session.report(step, Outcome::Blocked, self.now, &self.policy);
-            }
-            self.settle(key);
         }
     }
 

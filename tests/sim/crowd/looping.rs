@@ -19,6 +19,7 @@ use adit::sys::shared::Admission;
 
 use super::peers::{Connection, Ending};
 use super::{Entry, KEEP_MS, Plot, World, draw_settings, policy_of};
+use crate::sessions::Sessions;
 use crate::socket::Socket;
 
 const ACCEPT_PAUSE_MS: u64 = 200;
@@ -127,13 +128,7 @@ impl World {
                 Step::End(reason) => return self.free(key, reason),
                 _ => {}
             }
-            let (step, outcome) = match step {
-                Step::Pass(side) => {
-                    let (met, outcome) = self.pass(key, side);
-                    (met, Some(outcome))
-                }
-                _ => (step, self.perform(key, step)),
-            };
+            let (step, outcome) = self.take_step(key, step);
             self.tell(format_args!("{key}: {step:?} {outcome:?}"));
             let Some(outcome) = outcome else { continue };
             let entry = &mut self.entries[key];
@@ -149,107 +144,6 @@ impl World {
         }
         self.settle(key);
         self.entries[key].queued = true;
-    }
-
-    pub(super) fn socket(&mut self, key: usize, side: Side) -> &mut Socket {
-        let entry = &self.entries[key];
-        match side {
-            Side::Client => &mut self.peers[entry.peer].socket,
-            Side::Upstream => &mut self.connections[entry.upstream.expect("no upstream")].socket,
-        }
-    }
-
-    pub(super) fn pass(&mut self, key: usize, from: Side) -> (Step, Outcome) {
-        let seen = match self.socket(key, from).look(100_000) {
-            Ok(seen) => seen,
-            Err(met) => return (Step::Pass(from), met),
-        };
-        match self.socket(key, from.other()).write(&seen) {
-            Outcome::Moved(count) => (Step::Pass(from), self.socket(key, from).take_seen(count)),
-            met => (Step::Write(from.other()), met),
-        }
-    }
-
-    pub(super) fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
-        Some(match step {
-            Step::Read(side) => {
-                if !self.entries[key].session.borrow_storage(side, &mut self.storage) {
-                    if self.entries[key].session.is_tunnel() {
-                        return Some(Outcome::NoStorage);
-                    }
-                    return Some(self.socket(key, side).peek());
-                }
-                let entry = &mut self.entries[key];
-                let socket = match side {
-                    Side::Client => &mut self.peers[entry.peer].socket,
-                    Side::Upstream => &mut self.connections[entry.upstream.unwrap()].socket,
-                };
-                socket.read(entry.session.fill_slice(side))
-            }
-            Step::Write(side) => {
-                let bytes = self.entries[key].session.drain_slice(side).to_vec();
-                self.socket(key, side).write(&bytes)
-            }
-            // Pipes are the tunnels' world's.
-            Step::Fill(_) => Outcome::NoStorage,
-            Step::Pass(_) => unreachable!(),
-            Step::Drain(_) => unreachable!(),
-            Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
-            Step::Discard => self.socket(key, Side::Client).read(&mut [0; 4096]),
-            Step::Authenticate => return self.authenticate(key),
-            Step::Resolve => return self.look_up(key),
-            Step::Dial(place, address) => self.dial(key, place, address),
-            Step::ConfirmDial(place) => self.confirm(key, place),
-            Step::TakeIdle => {
-                self.take_idle(key);
-                return None;
-            }
-            Step::Park => {
-                self.park(key);
-                Outcome::Done
-            }
-            Step::CloseUpstream => {
-                self.drop_upstream(key);
-                Outcome::Done
-            }
-            Step::TakeError(side) => self.socket(key, side).take_error(),
-            Step::Record => {
-                let entry = &self.entries[key];
-                let record = entry.session.record(self.now);
-                self.peers[entry.peer].lines.push((record.request.to_string(), record.status));
-                Outcome::Done
-            }
-            Step::Wait | Step::End(_) => unreachable!(),
-        })
-    }
-
-    pub(super) fn settle(&mut self, key: usize) {
-        let entry = &mut self.entries[key];
-        if self.storage.is_scarce() {
-            entry.session.spare_storage();
-            entry.session.tighten(&mut self.storage);
-        }
-        entry.session.return_storage(&mut self.storage);
-        if !entry.session.wants_upstream() {
-            self.drop_upstream(key);
-        }
-        let entry = &mut self.entries[key];
-        if entry.looking_up && !entry.session.wants_lookup() {
-            entry.looking_up = false;
-            self.resolver.cancel(key);
-            self.name_actions();
-        }
-        let entry = &mut self.entries[key];
-        if entry.logging_in && !entry.session.wants_login() {
-            entry.logging_in = false;
-            self.cancel_login(key);
-        }
-        self.check_settled(key);
-        let Some((_, due)) = self.entries[key].session.deadline() else { return };
-        match self.deadlines.get(key) {
-            Some(queued_due) if queued_due <= due => {}
-            Some(_) | None => self.deadlines.set(key, due),
-        }
     }
 
     fn free(&mut self, key: usize, reason: EndReason) {
@@ -690,6 +584,106 @@ impl World {
         for key in keys {
             self.entries[key].session.on_drain(self.now);
             self.settle(key);
+        }
+    }
+}
+
+impl Sessions for World {
+    fn session(&mut self, key: usize) -> &mut Session {
+        &mut self.entries[key].session
+    }
+
+    fn report(&mut self, key: usize, step: Step, outcome: Outcome) {
+        self.entries[key].session.report(step, outcome, self.now, &self.policy);
+    }
+
+    fn socket(&mut self, key: usize, side: Side) -> &mut Socket {
+        let entry = &self.entries[key];
+        match side {
+            Side::Client => &mut self.peers[entry.peer].socket,
+            Side::Upstream => &mut self.connections[entry.upstream.expect("no upstream")].socket,
+        }
+    }
+
+    fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
+        Some(match step {
+            Step::Read(side) => {
+                if !self.entries[key].session.borrow_storage(side, &mut self.storage) {
+                    if self.entries[key].session.is_tunnel() {
+                        return Some(Outcome::NoStorage);
+                    }
+                    return Some(self.socket(key, side).peek());
+                }
+                let entry = &mut self.entries[key];
+                let socket = match side {
+                    Side::Client => &mut self.peers[entry.peer].socket,
+                    Side::Upstream => &mut self.connections[entry.upstream.unwrap()].socket,
+                };
+                socket.read(entry.session.fill_slice(side))
+            }
+            Step::Write(side) => {
+                let bytes = self.entries[key].session.drain_slice(side).to_vec();
+                self.socket(key, side).write(&bytes)
+            }
+            // Pipes are the tunnels' world's.
+            Step::Fill(_) => Outcome::NoStorage,
+            Step::Pass(_) => unreachable!(),
+            Step::Drain(_) => unreachable!(),
+            Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
+            Step::Discard => self.socket(key, Side::Client).read(&mut [0; 4096]),
+            Step::Authenticate => return self.authenticate(key),
+            Step::Resolve => return self.look_up(key),
+            Step::Dial(place, address) => self.dial(key, place, address),
+            Step::ConfirmDial(place) => self.confirm(key, place),
+            Step::TakeIdle => {
+                self.take_idle(key);
+                return None;
+            }
+            Step::Park => {
+                self.park(key);
+                Outcome::Done
+            }
+            Step::CloseUpstream => {
+                self.drop_upstream(key);
+                Outcome::Done
+            }
+            Step::TakeError(side) => self.socket(key, side).take_error(),
+            Step::Record => {
+                let entry = &self.entries[key];
+                let record = entry.session.record(self.now);
+                self.peers[entry.peer].lines.push((record.request.to_string(), record.status));
+                Outcome::Done
+            }
+            Step::Wait | Step::End(_) => unreachable!(),
+        })
+    }
+
+    fn settle(&mut self, key: usize) {
+        let entry = &mut self.entries[key];
+        if self.storage.is_scarce() {
+            entry.session.spare_storage();
+            entry.session.tighten(&mut self.storage);
+        }
+        entry.session.return_storage(&mut self.storage);
+        if !entry.session.wants_upstream() {
+            self.drop_upstream(key);
+        }
+        let entry = &mut self.entries[key];
+        if entry.looking_up && !entry.session.wants_lookup() {
+            entry.looking_up = false;
+            self.resolver.cancel(key);
+            self.name_actions();
+        }
+        let entry = &mut self.entries[key];
+        if entry.logging_in && !entry.session.wants_login() {
+            entry.logging_in = false;
+            self.cancel_login(key);
+        }
+        self.check_settled(key);
+        let Some((_, due)) = self.entries[key].session.deadline() else { return };
+        match self.deadlines.get(key) {
+            Some(queued_due) if queued_due <= due => {}
+            Some(_) | None => self.deadlines.set(key, due),
         }
     }
 }

@@ -3,12 +3,13 @@
 use adit::proto::deadlines::Kind as DeadlineKind;
 use adit::proto::relay::Ready;
 use adit::proto::resolver::ResolveError;
-use adit::proto::session::{EndReason, Login, Outcome, Side, Step};
+use adit::proto::session::{EndReason, Login, Outcome, Session, Side, Step};
 use adit::proto::target::Host;
 
 use super::client::Ending;
 use super::plan::{BARE_ORIGIN, Plot, origin_name};
 use super::{Entry, Line, World};
+use crate::sessions::Sessions;
 use crate::some_users;
 
 impl World {
@@ -44,13 +45,7 @@ impl World {
                 }
                 _ => {}
             }
-            let (step, outcome) = match step {
-                Step::Pass(side) => {
-                    let (met, outcome) = self.pass(key, side);
-                    (met, Some(outcome))
-                }
-                _ => (step, self.perform(key, step)),
-            };
+            let (step, outcome) = self.take_step(key, step);
             if self.traced {
                 println!("{:?} {key}: {step:?} {outcome:?}", self.now);
             }
@@ -91,96 +86,6 @@ impl World {
         if moved || matches!(step, Step::ConfirmDial(_) | Step::ShutdownWrite(_)) {
             entry.moves.any = now;
         }
-    }
-
-    fn socket(&mut self, key: usize, side: Side) -> &mut crate::socket::Socket {
-        match side {
-            Side::Client => &mut self.entries[key].socket,
-            Side::Upstream => {
-                let id = self.entries[key].upstream.expect("no upstream");
-                &mut self.connections[id].socket
-            }
-        }
-    }
-
-    fn pass(&mut self, key: usize, from: Side) -> (Step, Outcome) {
-        let seen = match self.socket(key, from).look(100_000) {
-            Ok(seen) => seen,
-            Err(met) => return (Step::Pass(from), met),
-        };
-        match self.socket(key, from.other()).write(&seen) {
-            Outcome::Moved(count) => (Step::Pass(from), self.socket(key, from).take_seen(count)),
-            met => (Step::Write(from.other()), met),
-        }
-    }
-
-    fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
-        Some(match step {
-            Step::Read(side) => {
-                if self.entries[key].session.fill_slice(side).is_empty() && !self.lend(key, side) {
-                    if self.entries[key].session.is_tunnel() {
-                        return Some(Outcome::NoStorage);
-                    }
-                    return Some(self.socket(key, side).peek());
-                }
-                let Entry { session, socket, upstream, .. } = &mut self.entries[key];
-                let socket = match side {
-                    Side::Client => socket,
-                    Side::Upstream => &mut self.connections[upstream.unwrap()].socket,
-                };
-                socket.read(session.fill_slice(side))
-            }
-            Step::Write(side) => {
-                self.check_write(key, side);
-                if side == Side::Upstream {
-                    let connection = &mut self.connections[self.entries[key].upstream.unwrap()];
-                    connection.is_asked = true;
-                    connection.is_behind |= connection.is_tainted;
-                    self.clients[key].is_poisoned |= connection.is_tainted;
-                }
-                let bytes = self.entries[key].session.drain_slice(side).to_vec();
-                self.socket(key, side).write(&bytes)
-            }
-            // Pipes are the other world's.
-            Step::Fill(_) => Outcome::NoStorage,
-            Step::Pass(_) => unreachable!(),
-            Step::Drain(_) => unreachable!(),
-            Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
-            Step::Discard => self.entries[key].socket.read(&mut [0; 4096]),
-            Step::Authenticate => return self.log_in(key),
-            Step::Resolve => return self.look_up(key),
-            Step::Dial(place, address) => self.dial(key, place, address),
-            Step::ConfirmDial(place) => self.confirm(key, place),
-            Step::TakeIdle => {
-                self.take_idle(key);
-                return None;
-            }
-            Step::Park => {
-                self.exchange_over(key);
-                self.park(key);
-                Outcome::Done
-            }
-            Step::CloseUpstream => {
-                self.exchange_over(key);
-                self.drop_upstream(key);
-                Outcome::Done
-            }
-            Step::TakeError(side) => self.socket(key, side).take_error(),
-            Step::Record => {
-                let record = self.entries[key].session.record(self.now);
-                let line = Line {
-                    asked: record.request.to_string(),
-                    user: record.user.map(String::from),
-                    status: record.status,
-                    end: record.end,
-                    up_bytes: record.up_bytes,
-                    down_bytes: record.down_bytes,
-                };
-                self.entries[key].lines.push(line);
-                Outcome::Done
-            }
-            Step::Wait | Step::End(_) => unreachable!(),
-        })
     }
 
     fn lend(&mut self, key: usize, side: Side) -> bool {
@@ -227,32 +132,6 @@ impl World {
         }
         self.entries[key].lookup = answer;
         Some(Outcome::Done)
-    }
-
-    fn settle(&mut self, key: usize) {
-        let entry = &mut self.entries[key];
-        if self.storage.is_scarce() {
-            entry.session.spare_storage();
-            entry.session.tighten(&mut self.storage);
-        }
-        entry.session.return_storage(&mut self.storage);
-        if !entry.session.wants_upstream() {
-            self.drop_upstream(key);
-        }
-        let entry = &mut self.entries[key];
-        if !entry.session.wants_lookup() {
-            entry.lookup.clear();
-        }
-        if !entry.session.wants_login() {
-            entry.login = None;
-        }
-        if let Some((_, due)) = entry.session.deadline() {
-            match self.deadlines.get(key) {
-                Some(queued_due) if queued_due <= due => {}
-                Some(_) | None => self.deadlines.set(key, due),
-            }
-        }
-        self.check_settled(key);
     }
 
     /// The session is over: its sockets are closed, as it says.
@@ -361,42 +240,125 @@ impl World {
         if self.spurious {
             return;
         }
-        let news = Ready { readable: true, writable: true, ..Ready::default() };
         for key in 0..self.entries.len() {
-            if self.entries[key].ended {
-                continue;
+            if !self.entries[key].ended {
+                self.check_has_nothing_to_do(key, self.now);
             }
-            self.entries[key].session.on_client_ready(news, self.now);
-            for place in 0..2 {
-                self.entries[key].session.on_upstream_ready(place, news);
-            }
-            for _ in 0..64 {
-                let step = self.entries[key].session.step();
-                if step == Step::Wait {
-                    break;
-                }
-                // Room for less than a third of the buffer is never announced.
-                let (step, outcome) = match step {
-                    Step::Write(side) if self.socket(key, side).wants_room => (step, Some(Outcome::Blocked)),
-                    Step::Pass(side) if self.socket(key, side.other()).wants_room => {
-                        (Step::Write(side.other()), Some(Outcome::Blocked))
-                    }
-                    Step::Pass(side) => {
-                        let (met, outcome) = self.pass(key, side);
-                        (met, Some(outcome))
-                    }
-                    _ => (step, self.perform(key, step)),
-                };
-                if outcome == Some(Outcome::NoStorage) && self.entries[key].session.is_tunnel() {
-                    // It goes on without.
-                    self.entries[key].session.report(step, Outcome::NoStorage, self.now, &self.policy);
-                    continue;
-                }
-                let was_known = matches!(outcome, Some(Outcome::Blocked));
-                assert!(was_known, "lost wake-up: {step:?} {outcome:?}\n{:?}", self.entries[key].session);
-                self.entries[key].session.report(step, Outcome::Blocked, self.now, &self.policy);
-            }
-            self.settle(key);
         }
+    }
+}
+
+impl Sessions for World {
+    fn session(&mut self, key: usize) -> &mut Session {
+        &mut self.entries[key].session
+    }
+
+    fn report(&mut self, key: usize, step: Step, outcome: Outcome) {
+        self.entries[key].session.report(step, outcome, self.now, &self.policy);
+    }
+
+    fn socket(&mut self, key: usize, side: Side) -> &mut crate::socket::Socket {
+        match side {
+            Side::Client => &mut self.entries[key].socket,
+            Side::Upstream => {
+                let id = self.entries[key].upstream.expect("no upstream");
+                &mut self.connections[id].socket
+            }
+        }
+    }
+
+    fn perform(&mut self, key: usize, step: Step) -> Option<Outcome> {
+        Some(match step {
+            Step::Read(side) => {
+                if self.entries[key].session.fill_slice(side).is_empty() && !self.lend(key, side) {
+                    if self.entries[key].session.is_tunnel() {
+                        return Some(Outcome::NoStorage);
+                    }
+                    return Some(self.socket(key, side).peek());
+                }
+                let Entry { session, socket, upstream, .. } = &mut self.entries[key];
+                let socket = match side {
+                    Side::Client => socket,
+                    Side::Upstream => &mut self.connections[upstream.unwrap()].socket,
+                };
+                socket.read(session.fill_slice(side))
+            }
+            Step::Write(side) => {
+                self.check_write(key, side);
+                if side == Side::Upstream {
+                    let connection = &mut self.connections[self.entries[key].upstream.unwrap()];
+                    connection.is_asked = true;
+                    connection.is_behind |= connection.is_tainted;
+                    self.clients[key].is_poisoned |= connection.is_tainted;
+                }
+                let bytes = self.entries[key].session.drain_slice(side).to_vec();
+                self.socket(key, side).write(&bytes)
+            }
+            // Pipes are the other world's.
+            Step::Fill(_) => Outcome::NoStorage,
+            Step::Pass(_) => unreachable!(),
+            Step::Drain(_) => unreachable!(),
+            Step::ShutdownWrite(side) => self.socket(key, side).shutdown_write(),
+            Step::Discard => self.entries[key].socket.read(&mut [0; 4096]),
+            Step::Authenticate => return self.log_in(key),
+            Step::Resolve => return self.look_up(key),
+            Step::Dial(place, address) => self.dial(key, place, address),
+            Step::ConfirmDial(place) => self.confirm(key, place),
+            Step::TakeIdle => {
+                self.take_idle(key);
+                return None;
+            }
+            Step::Park => {
+                self.exchange_over(key);
+                self.park(key);
+                Outcome::Done
+            }
+            Step::CloseUpstream => {
+                self.exchange_over(key);
+                self.drop_upstream(key);
+                Outcome::Done
+            }
+            Step::TakeError(side) => self.socket(key, side).take_error(),
+            Step::Record => {
+                let record = self.entries[key].session.record(self.now);
+                let line = Line {
+                    asked: record.request.to_string(),
+                    user: record.user.map(String::from),
+                    status: record.status,
+                    end: record.end,
+                    up_bytes: record.up_bytes,
+                    down_bytes: record.down_bytes,
+                };
+                self.entries[key].lines.push(line);
+                Outcome::Done
+            }
+            Step::Wait | Step::End(_) => unreachable!(),
+        })
+    }
+
+    fn settle(&mut self, key: usize) {
+        let entry = &mut self.entries[key];
+        if self.storage.is_scarce() {
+            entry.session.spare_storage();
+            entry.session.tighten(&mut self.storage);
+        }
+        entry.session.return_storage(&mut self.storage);
+        if !entry.session.wants_upstream() {
+            self.drop_upstream(key);
+        }
+        let entry = &mut self.entries[key];
+        if !entry.session.wants_lookup() {
+            entry.lookup.clear();
+        }
+        if !entry.session.wants_login() {
+            entry.login = None;
+        }
+        if let Some((_, due)) = entry.session.deadline() {
+            match self.deadlines.get(key) {
+                Some(queued_due) if queued_due <= due => {}
+                Some(_) | None => self.deadlines.set(key, due),
+            }
+        }
+        self.check_settled(key);
     }
 }
