@@ -7,7 +7,8 @@
 # - the configuration file has every option, and is fine as it is and with each of its commented lines;
 # - the proxy really runs, as nobody and on a port below 1024, where every system call that the unit forbids is fatal: all
 #   shapes of traffic, reloads, logins, rotations and the drain of scripts/soak, then syslog;
-# - with logrotate's file, no line is lost.
+# - with logrotate's file, no line is lost;
+# - where a systemd can be booted in namespaces, the unit as it is: rights, reloads, restarts, the drain.
 #
 # Root; installs what it needs (Debian).
 set -euo pipefail
@@ -20,6 +21,7 @@ conf=scripts/adit.conf
 missing=()
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v logrotate >/dev/null || missing+=(logrotate)
+command -v ip >/dev/null || missing+=(iproute2)
 command -v curl >/dev/null || missing+=(curl)
 /usr/bin/python3 -c 'import seccomp' 2>/dev/null || missing+=(python3-seccomp)
 if [ ${#missing[@]} -gt 0 ]; then
@@ -145,3 +147,12 @@ done
 stop
 [ "$(zcat -f "$log".* | grep -c ' 403 ')" = 3 ] && [ -e "$log.2.gz" ] || fail "lines are lost: $(ls "$dir/log")"
 ok "logrotate turns its log, and no line is lost"
+
+# ---- a systemd of its own --------------------------------------------------------------------------------------------
+code=0
+/usr/bin/python3 scripts/systemd/booted.py "$adit" || code=$?
+case $code in
+    0) ;;
+    3) echo "--    not tested: the unit under a systemd of its own" ;;
+    *) fail "the unit under a systemd of its own" ;;
+esac
