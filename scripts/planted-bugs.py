@@ -529,8 +529,12 @@ CROWD_BUGS = [
     (
         "a place that the whole proxy has not is taken from the client",
         "src/sys/shared.rs",
-        "        if let Some(clients) = &self.clients {\n            clients.leave(client);\n        }\n        Admission::Full",
-        "        Admission::Full",
+        "        if !take_place() {\n            return Admission::Full;\n        }\n        match found {\n"
+        "            Ok(at) => counts[at].1 += 1,\n            Err(at) => counts.insert(at, (bits(client), 1)),\n        }\n"
+        "        Admission::Granted",
+        "        match found {\n"
+        "            Ok(at) => counts[at].1 += 1,\n            Err(at) => counts.insert(at, (bits(client), 1)),\n        }\n"
+        "        if take_place() { Admission::Granted } else { Admission::Full }",
     ),
     (
         "users who are not in the new file are still known",

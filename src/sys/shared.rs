@@ -137,26 +137,24 @@ impl Shared {
     /// Whether a session more is within the limits; it is counted if so.
     #[must_use]
     pub fn admit(&self, client: IpAddr) -> Admission {
-        if self.clients.as_ref().is_some_and(|clients| !clients.admit(client)) {
-            return Admission::ClientFull;
-        }
         // Never counted beyond the limit, not even for a moment: another loop would find a free place taken.
         let one_more = |sessions| (sessions < self.sessions_max).then_some(sessions + 1);
-        if self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok() {
-            return Admission::Granted;
+        let take_place =
+            || self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        match &self.clients {
+            Some(clients) => clients.admit(client, take_place),
+            None if take_place() => Admission::Granted,
+            None => Admission::Full,
         }
-        if let Some(clients) = &self.clients {
-            clients.leave(client);
-        }
-        Admission::Full
     }
 
     /// A session that was admitted is over.
     pub fn leave(&self, client: IpAddr) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        // In this order: who finds no place is held for a while, who is over its own limit is refused.
         if let Some(clients) = &self.clients {
             clients.leave(client);
         }
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -166,14 +164,21 @@ impl Clients {
         counts.binary_search_by_key(&bits(client), |count| count.0).map_or(0, |at| counts[at].1)
     }
 
-    fn admit(&self, client: IpAddr) -> bool {
+    fn admit(&self, client: IpAddr, take_place: impl FnOnce() -> bool) -> Admission {
         let mut counts = self.lock();
-        match counts.binary_search_by_key(&bits(client), |count| count.0) {
-            Ok(at) if counts[at].1 == self.most => return false,
+        let found = counts.binary_search_by_key(&bits(client), |count| count.0);
+        if found.is_ok_and(|at| counts[at].1 == self.most) {
+            return Admission::ClientFull;
+        }
+        // Under the lock, so that nobody finds a session counted that is not granted.
+        if !take_place() {
+            return Admission::Full;
+        }
+        match found {
             Ok(at) => counts[at].1 += 1,
             Err(at) => counts.insert(at, (bits(client), 1)),
         }
-        true
+        Admission::Granted
     }
 
     fn leave(&self, client: IpAddr) {
