@@ -17,9 +17,9 @@ from pathlib import Path
 # A file imports only from rows with a smaller number. Whole numbers are the design's layers, halves steps within one.
 LAYERS = """
 0    proto/tick proto/unix_time proto/ring proto/target proto/reply proto/hosts proto/resolv_conf proto/guard proto/base64 proto/proxy_status
-0.5  proto/tls_probe proto/failure proto/deadlines proto/body proto/users proto/credentials
+0.5  proto/tls_probe proto/failure proto/deadlines proto/body proto/users proto/credentials proto/plea proto/idle_clients
 0.7  proto/fields proto/scan proto/x509 proto/logins
-1    proto/head proto/response proto/rules proto/relay proto/dns proto/login_queue
+1    proto/head proto/response proto/rules proto/relay proto/dns proto/login_queue proto/held
 1.5  proto/cache proto/servers proto/verdict
 1.7  proto/lookup
 2    proto/resolver proto/eyeballs proto/onward proto/pool

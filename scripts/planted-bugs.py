@@ -529,8 +529,12 @@ CROWD_BUGS = [
     (
         "a place that the whole proxy has not is taken from the client",
         "src/sys/shared.rs",
-        "        if let Some(clients) = &self.clients {\n            clients.leave(client);\n        }\n        Admission::Full",
-        "        Admission::Full",
+        "        if !take_place() {\n            return Admission::Full;\n        }\n        match found {\n"
+        "            Ok(at) => counts[at].1 += 1,\n            Err(at) => counts.insert(at, (bits(client), 1)),\n        }\n"
+        "        Admission::Granted",
+        "        match found {\n"
+        "            Ok(at) => counts[at].1 += 1,\n            Err(at) => counts.insert(at, (bits(client), 1)),\n        }\n"
+        "        if take_place() { Admission::Granted } else { Admission::Full }",
     ),
     (
         "users who are not in the new file are still known",
@@ -546,6 +550,88 @@ CROWD_BUGS = [
     ),
 ]
 
+# Beyond the limit of sessions, with several loops.
+HELD_BUGS = [
+    (
+        "idle clients give way for somebody who has been served",
+        "src/proto/held.rs",
+        "        self.question.lower(self.asked_for);\n",
+        "        self.question.lower(if self.asked_for > 0 { usize::MAX } else { 0 });\n",
+    ),
+    (
+        "a question outlives those for whom it was asked",
+        "src/proto/held.rs",
+        "        self.question.lower(self.asked_for);\n",
+        "        self.question.lower(self.asked_for.max(1));\n",
+    ),
+    (
+        "who is late gives way all the same",
+        "src/proto/plea.rs",
+        "        plea.lower(0);\n",
+        "",
+    ),
+    (
+        "two loops give the last place both",
+        "src/proto/plea.rs",
+        "(wanted > 0).then(|| wanted.saturating_sub(count))",
+        "Some(wanted.saturating_sub(count))",
+    ),
+    (
+        "what has been given is wanted again",
+        "src/proto/plea.rs",
+        "self.wanted.fetch_min(wanted, Ordering::AcqRel);",
+        "self.wanted.store(wanted, Ordering::Release);",
+    ),
+    (
+        "who gave all that was wanted has nothing more",
+        "src/proto/held.rs",
+        "Some(Given::All) => self.asked_for = 0,",
+        "Some(Given::All) => {}",
+    ),
+    (
+        "what the loop has found for one holds for the next one",
+        "src/proto/held.rs",
+        "        self.looked_for = self.looked_for.saturating_sub(1);\n",
+        "",
+    ),
+    (
+        "a search that is not due yet has found nobody",
+        "src/proto/idle_clients.rs",
+        "return Search::TooEarly;",
+        "return Search::Nobody;",
+    ),
+    (
+        "who has asked since the search gives way",
+        "src/proto/idle_clients.rs",
+        "|&mut (until, key)| idle_until(key) != Some(until)",
+        "|_| false",
+    ),
+    (
+        "a search that will be due is slept through",
+        "src/proto/held.rs",
+        "(self.looked_for == 0).then_some(search_due);",
+        "(self.looked_for == 0 && self.asked_for == 0).then_some(search_due);",
+    ),
+    (
+        "who waits for an answer is held as long as that takes",
+        "src/proto/held.rs",
+        "is_over || has_looked",
+        "is_over && !self.question.is_open() || has_looked",
+    ),
+    (
+        "other loops are asked again at once",
+        "src/proto/plea.rs",
+        "self.next = now.after(ASK_PAUSE_MS);",
+        "self.next = now;",
+    ),
+    (
+        "a client beyond its own limit is held for the other one",
+        "src/sys/shared.rs",
+        "clients.count(client) + more <= clients.most",
+        "clients.count(client) < clients.most || more > 1",
+    ),
+]
+
 # Of the simulation's worlds.
 WORLDS = {
     "every_tunnel_ends_as_it_must": BUGS,
@@ -553,6 +639,7 @@ WORLDS = {
     "every_end_in_the_middle_ends_as_it_must": HASTY_BUGS,
     "every_name_is_answered_as_it_must": NAME_BUGS,
     "every_crowd_is_served_as_it_must": CROWD_BUGS,
+    "everybody_beyond_the_limit_is_answered_as_it_must": HELD_BUGS,
 }
 
 

@@ -11,6 +11,9 @@
 //!
 //! With `--users`, [`proto::logins`] knows whose credentials a request shows, or [`sys::logins`] finds out, before the rules are asked.
 //!
+//! Beyond `--max-sessions`, [`proto::held`] says what is done for a client: one of [`proto::idle_clients`] gives way to it, be it because
+//! another loop is asked with a [`proto::plea`].
+//!
 //! **[`proto`] decides and is pure**: bytes, names, addresses and time go in, decisions come out. It knows no socket, no
 //! clock, no log and no thread. **[`sys`] does**: every system call is there. [`sys::event_loop`] asks a session for its
 //! next [`proto::session::Step`], does that one system call, and reports the outcome.
@@ -19,7 +22,7 @@
 //!
 //! | layer | files |
 //! |---|---|
-//! | 0 to 2 | `proto`: rings, time, targets, replies, heads, rules, relay, names |
+//! | 0 to 2 | `proto`: rings, time, targets, replies, heads, rules, relay, names, who is held |
 //! | 3 | `proto/session` |
 //! | 4 | `config` |
 //! | 5 | `sys`: one file for each kind of system call, and `sys/settings`: what is made of a configuration |

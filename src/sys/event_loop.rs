@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
@@ -31,20 +31,23 @@ use super::access_log::AccessLog;
 use super::logins::LoginDesk;
 use super::names::{Asked, Names, NamesConfig, Part, ResolveError};
 use super::pipes::Pipes;
-use super::shared::{Mailbox, Phase, Plea, Shared};
+use super::shared::{GiveWay, Mailbox, Phase, Shared};
 use super::sockets::Sockets;
 use super::{dial, stream};
 use crate::config::{MAX_LOOPS, MAX_SESSIONS, REFUSING_MAX, Sources};
 use crate::proto::deadlines::Deadlines;
 use crate::proto::failure::Failure;
+use crate::proto::held::Held;
+use crate::proto::idle_clients::IdleClients;
+use crate::proto::plea::Question;
 use crate::proto::pool::{Limits, Origin};
 use crate::proto::ring::Pool;
 use crate::proto::session::{Outcome, Policy, Session, Side, Step};
 use crate::proto::target::Host;
 use crate::proto::tick::Tick;
-use accepting::{Held, Listener};
+use accepting::Listener;
 use authenticating::Door;
-use shortage::{Descriptor, IdleClients, Question};
+use shortage::Descriptor;
 use table::Table;
 use upstreams::Upstreams;
 
@@ -117,10 +120,10 @@ pub struct EventLoop {
     /// Descriptors are exhausted: accepting is tried again then.
     accept_resumes: Option<Tick>,
     /// Clients beyond the limit of sessions, while a place for them is looked for.
-    held: Held,
+    held: Held<(TcpStream, SocketAddr)>,
     idle_clients: IdleClients,
     /// Of other loops, that are not answered yet.
-    pleas: Vec<Arc<Plea>>,
+    pleas: Vec<GiveWay>,
     /// What the other loops have been asked for want of descriptors.
     descriptors: Question,
     /// Sessions with something to dial, until that is answered.
@@ -265,7 +268,9 @@ impl EventLoop {
     fn sleep_length(&self) -> Option<Duration> {
         let may_accept = self.accept_resumes.is_none() && !self.held.is_full();
         let can_accept = may_accept && self.listeners.iter().any(|(_, listener)| listener.ready);
-        if can_accept || !self.run_queue.is_empty() || self.names.has_work() {
+        // Behind those that have been served, somebody may have left.
+        let can_serve = !self.held.is_empty() && self.shared.has_place();
+        if can_accept || can_serve || !self.run_queue.is_empty() || self.names.has_work() {
             return Some(Duration::ZERO);
         }
         let due = [
@@ -277,7 +282,7 @@ impl EventLoop {
             // While nobody is accepted no listener closes, and with no room for another client that is not tried again.
             self.accept_resumes.filter(|_| !self.held.is_full()),
             self.listeners.iter().filter_map(|(_, it)| it.closes_at.filter(|_| may_accept)).min(),
-            self.held_due(),
+            self.held.due(self.idle_clients.due()),
             self.plea_due(),
             self.descriptors.due(),
             self.grace_over,

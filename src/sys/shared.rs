@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -14,6 +14,7 @@ use super::access_log::AccessLog;
 use super::names::NamesConfig;
 use crate::config::Sources;
 use crate::proto::logins::{Tag, Verdict};
+use crate::proto::plea::Plea;
 use crate::proto::session::Policy;
 use crate::proto::users::Users;
 
@@ -88,14 +89,10 @@ impl Shared {
         let mailboxes = self.lock_mailboxes();
         let others = || mailboxes.iter().filter(|mailbox| !Arc::ptr_eq(mailbox, asker));
         others().next()?;
-        let plea = Arc::new(Plea {
-            short,
-            wanted: AtomicIsize::new(isize::try_from(wanted).unwrap_or(isize::MAX)),
-            unanswered: AtomicUsize::new(others().count()),
-            asker: Arc::clone(asker),
-        });
+        let plea = Arc::new(Plea::new(wanted, others().count()));
         for mailbox in others() {
-            if let Err(error) = mailbox.send(Message::GiveWay(Arc::clone(&plea))) {
+            let (plea, asker) = (Arc::clone(&plea), Arc::clone(asker));
+            if let Err(error) = mailbox.send(Message::GiveWay(GiveWay { short, plea, asker })) {
                 log::warn!("cannot wake an event loop: {error}");
             }
         }
@@ -125,41 +122,63 @@ impl Shared {
         }
     }
 
+    /// Whether there is a place for a session more.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        self.sessions.load(Ordering::Relaxed) < self.sessions_max
+    }
+
+    /// Whether the client may have so many sessions more, as far as its own limit goes.
+    #[must_use]
+    pub fn client_may_have(&self, client: IpAddr, more: usize) -> bool {
+        self.clients.as_ref().is_none_or(|clients| clients.count(client) + more <= clients.most)
+    }
+
     /// Whether a session more is within the limits; it is counted if so.
     #[must_use]
     pub fn admit(&self, client: IpAddr) -> Admission {
-        if self.clients.as_ref().is_some_and(|clients| !clients.admit(client)) {
-            return Admission::ClientFull;
-        }
         // Never counted beyond the limit, not even for a moment: another loop would find a free place taken.
         let one_more = |sessions| (sessions < self.sessions_max).then_some(sessions + 1);
-        if self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok() {
-            return Admission::Granted;
+        let take_place =
+            || self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        match &self.clients {
+            Some(clients) => clients.admit(client, take_place),
+            None if take_place() => Admission::Granted,
+            None => Admission::Full,
         }
-        if let Some(clients) = &self.clients {
-            clients.leave(client);
-        }
-        Admission::Full
     }
 
     /// A session that was admitted is over.
     pub fn leave(&self, client: IpAddr) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        // In this order: who finds no place is held for a while, who is over its own limit is refused.
         if let Some(clients) = &self.clients {
             clients.leave(client);
         }
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Clients {
-    fn admit(&self, client: IpAddr) -> bool {
+    fn count(&self, client: IpAddr) -> usize {
+        let counts = self.lock();
+        counts.binary_search_by_key(&bits(client), |count| count.0).map_or(0, |at| counts[at].1)
+    }
+
+    fn admit(&self, client: IpAddr, take_place: impl FnOnce() -> bool) -> Admission {
         let mut counts = self.lock();
-        match counts.binary_search_by_key(&bits(client), |count| count.0) {
-            Ok(at) if counts[at].1 == self.most => return false,
+        let found = counts.binary_search_by_key(&bits(client), |count| count.0);
+        if found.is_ok_and(|at| counts[at].1 == self.most) {
+            return Admission::ClientFull;
+        }
+        // Under the lock, so that nobody finds a session counted that is not granted.
+        if !take_place() {
+            return Admission::Full;
+        }
+        match found {
             Ok(at) => counts[at].1 += 1,
             Err(at) => counts.insert(at, (bits(client), 1)),
         }
-        true
+        Admission::Granted
     }
 
     fn leave(&self, client: IpAddr) {
@@ -221,42 +240,28 @@ pub enum Short {
     Descriptors,
 }
 
-/// What one loop asks of all others: those who may be served faster are to give way to who is to be served there.
-#[derive(Debug)]
-pub struct Plea {
+/// What one loop asks of another: those who may be served faster are to give way to who is to be served there.
+#[derive(Clone, Debug)]
+pub struct GiveWay {
     /// What it is short of.
     pub short: Short,
-    /// So many more. Two loops may give the last one both.
-    wanted: AtomicIsize,
-    /// Loops that have not answered. One that has ended meanwhile never does.
-    unanswered: AtomicUsize,
+    /// How much of it.
+    pub plea: Arc<Plea>,
     asker: Arc<Mailbox>,
 }
 
-impl Plea {
-    /// Whether more is wanted than has been given.
-    #[must_use]
-    pub fn is_unmet(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) > 0
-    }
-
-    /// So many were given.
-    pub fn give(&self, count: usize) {
-        self.wanted.fetch_sub(isize::try_from(count).unwrap_or(isize::MAX), Ordering::AcqRel);
-    }
-
-    /// One loop has given what it could. The asker is woken: it may have enough.
+impl GiveWay {
+    /// The loop has given what it could.
     pub fn answer(&self) {
-        self.unanswered.fetch_sub(1, Ordering::AcqRel);
+        self.plea.answer();
+        self.wake_asker();
+    }
+
+    /// Something was given.
+    pub fn wake_asker(&self) {
         if let Err(error) = self.asker.wake() {
             log::warn!("cannot wake an event loop: {error}");
         }
-    }
-
-    /// Whether all have answered.
-    #[must_use]
-    pub fn is_answered(&self) -> bool {
-        self.unanswered.load(Ordering::Acquire) == 0
     }
 }
 
@@ -279,7 +284,7 @@ pub enum Message {
         judged: Judged,
     },
     /// Another loop has run out of something.
-    GiveWay(Arc<Plea>),
+    GiveWay(GiveWay),
     /// Everything that can change while the proxy runs. Tunnels and requests under way go on.
     Settings(Box<LoopSettings>),
 }

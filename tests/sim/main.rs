@@ -6,8 +6,8 @@
 //! wake-up is lost: once nothing moves in the world any more and all edges are delivered, a session that still has
 //! something to do has lost one: in a peaceful world by itself, and elsewhere a rumour then moves something. Spurious wake-ups would hide that, so at least half of the seeds go without.
 //!
-//! There are four worlds: [`tunnel`] for CONNECT, [`http`] for plain HTTP, [`resolver`] for names, and [`crowd`] for a whole
-//! loop: its limits, its queues and new settings at any moment.
+//! There are five worlds: [`tunnel`] for CONNECT, [`http`] for plain HTTP, [`resolver`] for names, [`crowd`] for a whole
+//! loop: its limits, its queues and new settings at any moment, and [`held`] for several loops and those who are beyond the limit.
 //!
 //! `ADIT_SIM_SEEDS` sets the number of seeds, `ADIT_SIM_SEED` traces a single one (name a world, too: `every_exchange`), and
 //! with `ADIT_SIM_ALL` a seed that fails does not end the run. `scripts/planted-bugs.py` plants bugs in the code and checks
@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod crowd;
+mod held;
 mod http;
 mod nameservers;
 mod resolver;
@@ -36,6 +37,7 @@ const SEEDS: u64 = 8_000;
 const HASTY_SEEDS: u64 = 1_500;
 const NAME_SEEDS: u64 = 2_500;
 const CROWD_SEEDS: u64 = 600;
+const HELD_SEEDS: u64 = 4_000;
 
 /// How often interesting things have happened.
 type Seen = BTreeMap<&'static str, u32>;
@@ -71,12 +73,19 @@ fn every_crowd_is_served_as_it_must() {
 }
 
 #[test]
+fn everybody_beyond_the_limit_is_answered_as_it_must() {
+    let seen = run_seeds(held::run, HELD_SEEDS);
+    demand(&seen, held::MUST_BE_SEEN);
+}
+
+#[test]
 fn the_same_seed_makes_the_same_trace() {
     for seed in 0..30 {
         assert_eq!(tunnel::run(seed, false), tunnel::run(seed, false), "seed {seed}");
         assert_eq!(http::run(seed, false), http::run(seed, false), "seed {seed}");
         assert_eq!(resolver::digest(seed), resolver::digest(seed), "seed {seed}");
         assert_eq!(crowd::digest(seed), crowd::digest(seed), "seed {seed}");
+        assert_eq!(held::digest(seed), held::digest(seed), "seed {seed}");
     }
 }
 

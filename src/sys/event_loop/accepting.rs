@@ -1,14 +1,15 @@
 //! Taking connections from the listeners' queues, and telling those that cannot be served why.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use mio::Token;
 use mio::net::{TcpListener, TcpStream};
 
-use super::shortage::{Descriptor, Given, HOLD_MS, Question, Search};
+use super::shortage::Descriptor;
 use super::{Entry, EventLoop, log_exchange};
 use crate::config::{REFUSING_MAX, SCRATCH_BYTES};
+use crate::proto::held::Next;
+use crate::proto::idle_clients::Search;
 use crate::proto::reply::Refusal;
 use crate::proto::rules::{CLIENT_RULE, RuleName};
 use crate::proto::session::{Session, Side, Step};
@@ -47,46 +48,6 @@ impl Listener {
         self.closes_at = Some(now.after(LEAVING_MS));
         // Who is in the queue has been promised a connection.
         self.ready = true;
-    }
-}
-
-/// Clients that may be held; the others stay in the kernel's queue.
-const HELD_MAX: usize = ACCEPT_BURST;
-
-/// Clients beyond the limit of sessions, in the order in which they came. A place for them is looked for in this loop and in the
-/// others; they are refused once both have looked since they came, and nobody who could give way is left.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    /// With the time at which they are refused in any case.
-    clients: VecDeque<(TcpStream, SocketAddr, Tick)>,
-    /// For so many of the first, this loop has found nobody.
-    looked_for: usize,
-    /// For so many of the first, the other loops have been asked,
-    asked_for: usize,
-    /// and for so many of these have found nobody.
-    answered_for: usize,
-    question: Question,
-}
-
-impl Held {
-    pub(super) fn is_empty(&self) -> bool {
-        self.clients.is_empty()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.clients.len() >= HELD_MAX
-    }
-
-    /// Whether nobody can give way to the first.
-    fn is_hopeless(&self, due: Tick, now: Tick) -> bool {
-        due <= now || self.looked_for > 0 && self.answered_for > 0
-    }
-
-    fn pop(&mut self) -> Option<(TcpStream, SocketAddr, Tick)> {
-        for count in [&mut self.looked_for, &mut self.asked_for, &mut self.answered_for] {
-            *count = count.saturating_sub(1);
-        }
-        self.clients.pop_front()
     }
 }
 
@@ -139,37 +100,49 @@ impl EventLoop {
     }
 
     fn admit_or_hold(&mut self, client: TcpStream, address: SocketAddr) {
-        if !self.policy.rules.client_may(address.ip()) {
+        let ip = address.ip();
+        if !self.policy.rules.client_may(ip) {
             return self.begin(client, address, Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE))));
         }
-        // Nobody overtakes those who are held.
-        let admission = if self.held.is_empty() { self.shared.admit(address.ip()) } else { Admission::Full };
+        // Nobody overtakes those who are held. Of one client no more are held than it may have.
+        let held = self.held.iter().filter(|(_, held)| held.ip() == ip).count();
+        let admission = if self.held.is_empty() {
+            self.shared.admit(ip)
+        } else if self.shared.client_may_have(ip, held + 1) {
+            Admission::Full
+        } else {
+            Admission::ClientFull
+        };
         match admission {
             Admission::Granted => self.begin(client, address, None),
             Admission::ClientFull => self.begin(client, address, Some((Refusal::ClientSessionLimit, None))),
-            Admission::Full => self.held.clients.push_back((client, address, self.now.after(HOLD_MS))),
+            Admission::Full => self.held.push((client, address), self.now),
         }
     }
 
     /// Who is held gets the places that there are; who cannot have one is told so.
     fn serve_held(&mut self) {
-        match self.held.question.take_answer(self.now) {
-            None => {}
-            // There may be more where that came from.
-            Some(Given::All) => self.held.asked_for = 0,
-            Some(Given::NotAll) => self.held.answered_for = self.held.asked_for,
-        }
-        while let Some(&(_, address, due)) = self.held.clients.front() {
+        while let Some(&(_, address)) = self.held.first(self.now) {
             let refusal = match self.shared.admit(address.ip()) {
                 Admission::Granted => None,
                 Admission::ClientFull => Some((Refusal::ClientSessionLimit, None)),
-                Admission::Full if self.make_place() => continue,
-                Admission::Full if self.held.is_hopeless(due, self.now) => {
-                    Some((Refusal::SessionLimit, None))
-                }
-                Admission::Full => return,
+                Admission::Full => match self.held.next(self.idle_clients.due(), self.now) {
+                    Next::Search => {
+                        if self.give_up_idle_client() == Search::Nobody {
+                            self.held.found_nobody();
+                        }
+                        continue;
+                    }
+                    Next::Ask(wanted) => {
+                        let plea = self.shared.ask_others(&self.mailbox, Short::Sessions, wanted);
+                        self.held.asked(plea, self.now);
+                        continue;
+                    }
+                    Next::Refuse => Some((Refusal::SessionLimit, None)),
+                    Next::Wait => return,
+                },
             };
-            if let Some((client, address, _)) = self.held.pop() {
+            if let Some((client, address)) = self.held.pop() {
                 self.begin(client, address, refusal);
             }
         }
@@ -177,36 +150,9 @@ impl EventLoop {
 
     /// There is no time left to look for places.
     pub(super) fn refuse_held(&mut self) {
-        while let Some((client, address, _)) = self.held.pop() {
+        while let Some((client, address)) = self.held.pop() {
             self.begin(client, address, Some((Refusal::SessionLimit, None)));
         }
-    }
-
-    /// At the limit of sessions an idle client makes room: one of this loop, whether that is told at once, or one of the others.
-    fn make_place(&mut self) -> bool {
-        if self.held.looked_for == 0 {
-            match self.give_up_idle_client() {
-                Search::GivenUp => return true,
-                Search::Nobody => self.held.looked_for = self.held.clients.len(),
-                Search::TooEarly => {}
-            }
-        }
-        if self.held.asked_for == 0 && self.held.question.next <= self.now {
-            self.held.asked_for = self.held.clients.len();
-            match self.shared.ask_others(&self.mailbox, Short::Sessions, self.held.asked_for) {
-                Some(plea) => self.held.question.open(plea, self.now),
-                None => self.held.answered_for = self.held.asked_for,
-            }
-        }
-        false
-    }
-
-    /// When something more can be done for those who are held.
-    pub(super) fn held_due(&self) -> Option<Tick> {
-        let &(_, _, due) = self.held.clients.front()?;
-        let search = (self.held.looked_for == 0).then_some(self.idle_clients.next_search);
-        let question = (self.held.asked_for == 0).then_some(self.held.question.next);
-        [Some(due), search, question].into_iter().flatten().min()
     }
 
     /// A session for a client, if only to tell it why it is refused.

@@ -13,7 +13,7 @@ impl EventLoop {
                 Message::ReopenLog => self.access_log.reopen(),
                 Message::Names(config) => self.names.reconfigure(*config),
                 Message::Login { tag, users, judged } => self.on_judged(tag, &users, judged),
-                Message::GiveWay(plea) => self.pleas.push(plea),
+                Message::GiveWay(asked) => self.pleas.push(asked),
                 Message::Settings(settings) => self.follow(*settings),
             }
         }
@@ -86,6 +86,7 @@ impl EventLoop {
     /// Tells those who have no answer yet why, closes everything, and writes the last access lines.
     pub(super) fn quit(&mut self) {
         self.shared.dismiss(&self.mailbox);
+        self.answer_last_pleas();
         self.refuse_held();
         for tell in [Session::on_grace_over, |session: &mut Session, _, _: &_| session.on_quit()] {
             let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
