@@ -484,19 +484,23 @@ async def down(here):
     async with contextlib.AsyncExitStack() as idle:
         tunnels = [await idle.enter_async_context(tunnel(ORIGIN, ECHO)) for _ in range(20)]
         here.exchanges += len(tunnels)
-        transfers = bulk(2 * BULK)
+        # More than goes over the links until they have recovered from each cut, however long that takes.
+        transfers = bulk(8 * BULK)
         running = asyncio.create_task(here.transfer(transfers))
         cuts = silence(world.client_link), silence(world.origin_link), device("toorigin", world.origin_link)
         for number, (link, cut, mend) in enumerate(cuts):
             await asyncio.sleep(1)
             link.become()
             cut()
-            await asyncio.sleep(DOWN_S)
-            missed = link.become()["lost"]
-            unfinished = sum(not each.over for each in transfers)
-            require(missed and unfinished, f"cut {number} was in nobody's way: {missed} packets, {unfinished} transfers")
-            mend()
+            try:
+                await asyncio.sleep(DOWN_S)
+                missed = link.become()["lost"]
+                unfinished = sum(not each.over for each in transfers)
+                require(missed and unfinished, f"cut {number} was in nobody's way: {missed} packets, {unfinished} transfers")
+            finally:
+                mend()
             await here.recovers([each for each in transfers if each.way != "curl"])
+        world.both(kbyte_s=0)
         await running
         await gather(*(echo(*each) for each in tunnels))
 
