@@ -16,7 +16,7 @@
 //!
 //! **[`proto`] decides and is pure**: bytes, names, addresses and time go in, decisions come out. It knows no socket, no
 //! clock, no log and no thread. **[`sys`] does**: every system call is there. [`sys::event_loop`] asks a session for its
-//! next [`proto::session::Step`], does that one system call, and reports the outcome.
+//! next [`proto::session::Step`], does that (one system call; [`proto::session::Step::Pass`] takes three), and reports the outcome.
 //!
 //! A file imports from strictly lower layers only, so there can be no cycle:
 //!

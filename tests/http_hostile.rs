@@ -640,13 +640,16 @@ fn a_head_that_never_ends_is_504() {
 fn a_body_that_stalls_is_cut_after_idle_timeout() {
     let (proxy, origin, _) = scene(&["--idle-timeout", "1"]);
     let mut scenes = vec![];
-    for head in [
-        "Content-Length: 10\r\n\r\nhello",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        "X: until close\r\n\r\nhello",
+    for (version, head) in [
+        ("1.1", "Content-Length: 10\r\n\r\nhello"),
+        ("1.1", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        ("1.0", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        ("1.1", "X: until close\r\n\r\nhello"),
     ] {
         let mut client = proxy.wire();
-        let mut upstream = asked(&mut client, &origin, "GET");
+        client.send(request("GET", &origin.url("/"), "").replace("HTTP/1.1", &format!("HTTP/{version}")));
+        let mut upstream = origin.accept();
+        upstream.read_request();
         upstream.send(format!("HTTP/1.1 200 OK\r\n{head}"));
         scenes.push((head, client, upstream));
     }

@@ -386,21 +386,64 @@ fn drain_in_the_middle_of_a_body_cuts_nothing() {
     assert_eq!(proxy.ended().code(), Some(0));
 }
 
+/// Bodies whose end would be the end of the connection: with nothing else that tells it, and for a client that knows no chunks.
+const UNTIL_CLOSE: [(&str, &str); 2] =
+    [("1.1", "\r\npart"), ("1.0", "Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n")];
+
 #[test]
-fn the_end_of_the_grace_leaves_a_body_visibly_cut() {
-    let (mut proxy, origin, mut client) = scene(&["--grace", "1"]);
-    client.get(&origin.url("/"));
-    let mut upstream = origin.accept();
-    upstream.read_request();
-    // The end of the connection would be the end of this body.
-    upstream.send("HTTP/1.1 200 OK\r\n\r\npart");
-    let mut response = client.read_head();
-    assert_eq!(client.read_n(4), b"part");
-    proxy.signal(Signal::TERM);
-    response.framing = support::wire::Framing::UntilClose;
-    client.read_body(&mut response);
-    assert_eq!(response.cut, Some(Ending::Reset), "{response:?}");
-    assert_eq!(proxy.ended().code(), Some(0));
+fn an_end_of_our_own_leaves_a_body_visibly_cut() {
+    for (grace, signals) in [("1", &[Signal::TERM][..]), ("600", &[Signal::TERM, Signal::INT])] {
+        let (mut proxy, origin, _) = scene(&["--grace", grace]);
+        let scenes = UNTIL_CLOSE.map(|(version, body)| {
+            let mut client = proxy.wire();
+            client.send(request("GET", &origin.url("/"), "").replace("HTTP/1.1", &format!("HTTP/{version}")));
+            let mut upstream = origin.accept();
+            upstream.read_request();
+            upstream.send(format!("HTTP/1.1 200 OK\r\n{body}"));
+            let mut response = client.read_head();
+            assert_eq!(client.read_n(4), b"part", "{version}");
+            response.framing = support::wire::Framing::UntilClose;
+            (client, upstream, response)
+        });
+        for &signal in signals {
+            proxy.signal(signal);
+        }
+        for (mut client, _upstream, mut response) in scenes {
+            client.read_body(&mut response);
+            assert_eq!(response.cut, Some(Ending::Reset), "{signals:?}: {response:?}");
+            let access = proxy.access_of(client.local);
+            assert_eq!((access.status.as_str(), access.end.as_str()), ("200", "grace"), "{}", access.line);
+        }
+        assert_eq!(proxy.ended().code(), Some(0));
+    }
+}
+
+#[test]
+fn who_takes_too_little_of_a_body_sees_that_it_was_not_all() {
+    const LENGTH: usize = 16 << 20;
+    let ends: [(&[&str], &[Signal], &str); 3] = [
+        (&["--idle-timeout", "1"], &[], "idle_timeout"),
+        (&["--grace", "1"], &[Signal::TERM], "grace"),
+        (&["--grace", "600"], &[Signal::TERM, Signal::INT], "grace"),
+    ];
+    for (options, signals, end) in ends {
+        let (proxy, origin, mut client) = scene(options);
+        client.get(&origin.url("/"));
+        let mut upstream = origin.accept();
+        upstream.read_request();
+        // All of it, and its end in order, as far as the kernel takes it; more than that takes without a reader.
+        let sender = std::thread::spawn(move || {
+            upstream.offer("HTTP/1.1 200 OK\r\n\r\n") && upstream.offer(vec![7; LENGTH])
+        });
+        assert_eq!(client.read_head().status(), 200);
+        for &signal in signals {
+            proxy.signal(signal);
+        }
+        assert_eq!(proxy.access_of(client.local).end, end);
+        let (body, ending) = client.read_rest();
+        assert_eq!(ending, Ending::Reset, "{end}: {} bytes", body.len());
+        assert!(!sender.join().unwrap(), "all of it has been taken, and nothing was cut");
+    }
 }
 
 // A tunnel is still a tunnel.

@@ -36,8 +36,8 @@ pub struct AccessLog {
     write_at: Option<Tick>,
     retry_ms: u64,
     losses: Arc<Losses>,
-    /// Lines lost since the condition began; 0 outside it.
-    dropped: usize,
+    /// One of those that [`Losses::dropping`] counts.
+    is_dropping: bool,
     /// The last write was taken.
     taken: bool,
     /// What was written last ends inside a line: the disk became full there.
@@ -77,7 +77,7 @@ impl AccessLog {
             backlog: Vec::new(),
             write_at: None,
             retry_ms: RETRY_MS,
-            dropped: 0,
+            is_dropping: false,
             taken: true,
             is_inside_line: false,
             owes_end: false,
@@ -169,9 +169,11 @@ impl AccessLog {
             }
         }
         self.backlog.drain(..written);
-        if self.backlog.is_empty() && self.taken && self.dropped > 0 {
-            self.losses.end(self.dropped);
-            self.dropped = 0;
+        if written > 0 {
+            self.losses.target_takes_again();
+        }
+        if self.backlog.is_empty() && self.taken && std::mem::take(&mut self.is_dropping) {
+            self.losses.end();
         }
     }
 
@@ -184,7 +186,12 @@ impl AccessLog {
         if self.owes_end {
             self.backlog.push(b'\n');
         }
-        self.drop_lines(lost, why);
+        self.losses.add(lost);
+        self.losses.target_fails(why);
+        // Nothing is tried before there is another line: this loop has nothing to say about how it goes on.
+        if std::mem::take(&mut self.is_dropping) {
+            self.losses.end();
+        }
     }
 
     /// The rest of a line that has begun elsewhere makes no sense where the next one goes.
@@ -203,7 +210,8 @@ impl AccessLog {
     /// The last chance before the process ends, or another log takes over.
     pub fn finish(&mut self) {
         self.write_out();
-        self.losses.give_up(self.dropped + self.lines_waiting());
+        // Nothing more will be written: said with what the others lose, when the last one is done.
+        self.losses.add(self.lines_waiting());
     }
 
     /// Lines in the backlog that are not counted as lost.
@@ -214,10 +222,10 @@ impl AccessLog {
 
     /// Said once when it begins; how many it were is said when it is over.
     fn drop_lines(&mut self, lines: usize, why: &dyn Display) {
-        if self.dropped == 0 && lines > 0 {
+        self.losses.add(lines);
+        if !std::mem::replace(&mut self.is_dropping, true) {
             self.losses.begin(why);
         }
-        self.dropped += lines;
     }
 }
 
@@ -225,30 +233,53 @@ impl AccessLog {
 #[derive(Debug)]
 struct Losses {
     target: AccessLogTarget,
-    /// Loops that are dropping lines.
+    /// Loops that are dropping lines while they wait for a chance to write others, and [`FAILS`].
     dropping: AtomicUsize,
-    /// Lines that loops have lost which drop no more.
+    /// Lines lost that nobody has been told of.
     lines: AtomicUsize,
 }
 
+/// The target has refused a write, whosever it was, and taken none since. Which loop is the next to try nobody knows: any that succeeds
+/// ends this for all.
+const FAILS: usize = 1 << (usize::BITS - 1);
+
 impl Losses {
+    fn add(&self, lines: usize) {
+        self.lines.fetch_add(lines, Ordering::AcqRel);
+    }
+
     fn begin(&self, why: &dyn Display) {
-        if self.dropping.fetch_add(1, Ordering::AcqRel) == 0 {
+        self.tell_of_beginning(self.dropping.fetch_add(1, Ordering::AcqRel), why);
+    }
+
+    fn end(&self) {
+        self.tell_of_end(self.dropping.fetch_sub(1, Ordering::AcqRel) - 1);
+    }
+
+    fn target_fails(&self, why: &dyn Display) {
+        self.tell_of_beginning(self.dropping.fetch_or(FAILS, Ordering::AcqRel), why);
+    }
+
+    fn target_takes_again(&self) {
+        // Nearly always it did before, and that is not to cost the loops a word that each of them writes.
+        if self.dropping.load(Ordering::Acquire) & FAILS != 0
+            && self.dropping.fetch_and(!FAILS, Ordering::AcqRel) == FAILS
+        {
+            self.tell_of_end(0);
+        }
+    }
+
+    fn tell_of_beginning(&self, dropping_before: usize, why: &dyn Display) {
+        if dropping_before == 0 {
             log::warn!("access log {}: lines are being dropped: {why}", self.target);
         }
     }
 
-    fn end(&self, lines: usize) {
-        self.lines.fetch_add(lines, Ordering::AcqRel);
-        if self.dropping.fetch_sub(1, Ordering::AcqRel) == 1 {
+    fn tell_of_end(&self, dropping: usize) {
+        if dropping == 0 {
             let lines = self.lines.swap(0, Ordering::AcqRel);
             log::warn!("access log {}: written again, {lines} lines were dropped", self.target);
         }
-    }
-
-    /// Nothing more will be written by a loop that has lost so many: said with what the others lose, when the last one is done.
-    fn give_up(&self, lines: usize) {
-        self.lines.fetch_add(lines, Ordering::AcqRel);
     }
 }
 
@@ -315,6 +346,11 @@ mod tests {
         (reader, to(Output::File(File::from(OwnedFd::from(writer)))))
     }
 
+    /// Lines that nobody has been told of.
+    fn lost(log: &AccessLog) -> usize {
+        log.losses.lines.load(Ordering::Acquire)
+    }
+
     fn target() -> Target {
         Target::from_authority(b"example.org:443").unwrap()
     }
@@ -324,13 +360,13 @@ mod tests {
         let (mut reader, mut log) = pipe();
         let target = target();
         let mut total = 0;
-        while log.dropped < 10 {
+        while lost(&log) < 10 {
             log.add(&record(&target), Tick(total as u64));
             log.write_due(Tick(total as u64 + BATCH_MS));
             total += 1;
             assert!(total < 100_000 && log.backlog.len() <= BACKLOG_BYTES);
         }
-        let dropped = log.dropped;
+        let dropped = lost(&log);
         // A reader comes: everything that was kept arrives, in whole lines.
         let mut seen = Vec::new();
         while !log.backlog.is_empty() {
@@ -386,18 +422,56 @@ mod tests {
         for lines in 1..=3 {
             log.add(&record(&target), Tick(0));
             log.write_out();
-            assert_eq!((log.dropped, log.backlog.len()), (lines, 0));
+            assert_eq!((lost(&log), log.backlog.len()), (lines, 0));
         }
         // Space is there again.
         let (mut reader, other) = pipe();
         log.output = other.output;
         log.add(&record(&target), Tick(0));
         log.write_due(Tick(BATCH_MS));
-        assert_eq!((log.dropped, log.write_at), (0, None));
+        assert_eq!((lost(&log), log.write_at), (0, None));
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_loop_that_goes_quiet_behind_a_full_disk_hides_nothing_from_the_others() {
+        let target = target();
+        let full = || Output::file(std::path::Path::new("/dev/full")).unwrap();
+        let dropping = |log: &AccessLog| log.losses.dropping.load(Ordering::Acquire);
+        let (mut reader, mut log) = pipe();
+        let mut quiet = AccessLog::with(log.config.clone(), Some(full()), Arc::clone(&log.losses));
+        let try_to_write = |log: &mut AccessLog| {
+            log.add(&record(&target), Tick(0));
+            log.write_out();
+        };
+        for _ in 0..2 {
+            try_to_write(&mut quiet);
+            assert_eq!((dropping(&log), lost(&log)), (FAILS, 1));
+            // Space is there again, and another loop finds that out: it is over, and the next time is said anew.
+            try_to_write(&mut log);
+            assert_eq!((dropping(&log), lost(&log)), (0, 0));
+        }
+        // Nor is it over for who waits.
+        let pipe = log.output.replace(full());
+        log.drop_lines(1, &"its reader is too slow");
+        try_to_write(&mut quiet);
+        assert_eq!((dropping(&log), lost(&log)), (FAILS | 1, 2));
+        try_to_write(&mut log);
+        assert_eq!((dropping(&log), lost(&log)), (FAILS, 3), "what waited is lost, and it waits no more");
+        log.output = pipe;
+        log.drop_lines(1, &"its reader is too slow");
+        quiet.output = Some(Output::file(std::path::Path::new("/dev/null")).unwrap());
+        try_to_write(&mut quiet);
+        assert_eq!((dropping(&log), lost(&log)), (1, 4), "one still drops lines");
+        try_to_write(&mut log);
+        assert_eq!((dropping(&log), lost(&log)), (0, 0));
+        drop((log, quiet));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.lines().count(), 3);
     }
 
     #[test]
@@ -412,14 +486,14 @@ mod tests {
         log.is_inside_line = true;
         let pipe = log.output.replace(Output::file(std::path::Path::new("/dev/full")).unwrap());
         log.write_due(Tick(BATCH_MS));
-        assert_eq!((log.dropped, &*log.backlog, log.write_at), (2, &b"\n"[..], None));
+        assert_eq!((lost(&log), &*log.backlog, log.write_at), (2, &b"\n"[..], None));
         log.add(&record(&target), Tick(0));
         log.write_due(Tick(2 * BATCH_MS));
-        assert_eq!((log.dropped, &*log.backlog, log.write_at), (3, &b"\n"[..], None), "its end is no line");
+        assert_eq!((lost(&log), &*log.backlog, log.write_at), (3, &b"\n"[..], None), "its end is no line");
         log.output = pipe;
         log.add(&record(&target), Tick(0));
         log.write_due(Tick(4 * BATCH_MS));
-        assert_eq!((log.dropped, log.backlog.len()), (0, 0));
+        assert_eq!((lost(&log), log.backlog.len()), (0, 0));
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -428,15 +502,15 @@ mod tests {
 
     #[test]
     fn nothing_of_a_torn_line_goes_into_another_file() {
-        for (owes_end, dropped) in [(false, 1), (true, 7)] {
+        for (owes_end, dropped) in [(false, 1), (true, 0)] {
             let (_reader, mut log) = pipe();
             log.backlog = b"rest\nwhole\n".to_vec();
-            (log.is_inside_line, log.owes_end, log.dropped) = (true, owes_end, if owes_end { 7 } else { 0 });
+            (log.is_inside_line, log.owes_end) = (true, owes_end);
             log.leave_torn_line();
-            assert_eq!((&*log.backlog, log.dropped), (&b"whole\n"[..], dropped));
+            assert_eq!((&*log.backlog, lost(&log)), (&b"whole\n"[..], dropped));
             assert!(!log.is_inside_line && !log.owes_end);
             log.leave_torn_line();
-            assert_eq!((&*log.backlog, log.dropped), (&b"whole\n"[..], dropped), "once");
+            assert_eq!((&*log.backlog, lost(&log)), (&b"whole\n"[..], dropped), "once");
         }
     }
 

@@ -35,6 +35,7 @@ pub struct Proxy {
 pub struct Launch {
     options: Vec<String>,
     descriptors: Option<u32>,
+    script: Option<&'static str>,
     /// The variable `RUST_LOG`; not set otherwise, whatever the tests run under.
     pub rust_log: Option<&'static str>,
 }
@@ -49,7 +50,7 @@ impl Launch {
         if !options.iter().any(|o| ["-l", "--listen"].contains(o)) {
             all.extend(["--listen", "127.0.0.1:0"].map(String::from));
         }
-        Launch { options: all, descriptors: None, rust_log: None }
+        Launch { options: all, descriptors: None, script: None, rust_log: None }
     }
 
     /// With at most so many descriptors.
@@ -59,12 +60,24 @@ impl Launch {
         self
     }
 
+    /// By a Python script that does something to the process and then gives way to the binary: `sys.argv` has its command.
+    #[must_use]
+    pub fn by(mut self, script: &'static str) -> Launch {
+        self.script = Some(script);
+        self
+    }
+
     /// The command, with pipes for its output.
     pub fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_adit");
-        let mut command = match self.descriptors {
-            None => Command::new(binary),
-            Some(limit) => {
+        let mut command = match (self.descriptors, self.script) {
+            (None, None) => Command::new(binary),
+            (None, Some(script)) => {
+                let mut python = Command::new("python3");
+                python.args(["-c", script, binary]);
+                python
+            }
+            (Some(limit), _) => {
                 // The shell gives way to the binary, so that the child's id is the proxy's.
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), binary]);

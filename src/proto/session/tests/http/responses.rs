@@ -679,9 +679,11 @@ fn forwarding_last_chunk_to_an_old_client() {
 
 #[test]
 fn forwarding_chunked_answer_to_an_old_client_is_cut() {
-    for (outcome, reason) in
-        [(Outcome::Eof, EndReason::Incomplete), (Outcome::Failed(Failure::Reset), EndReason::UpstreamReset)]
-    {
+    for (outcome, reason) in [
+        (Outcome::Eof, EndReason::Incomplete),
+        (Outcome::Failed(Failure::Reset), EndReason::UpstreamReset),
+        (Outcome::Failed(Failure::TimedOut), EndReason::UpstreamVanished),
+    ] {
         let mut script = asked_by_an_old_client();
         script.event(Side::Upstream, CLOSED);
         script.read(Side::Upstream, (CHUNKED.to_owned() + "5\r\nhello\r\n").as_bytes());
