@@ -130,9 +130,7 @@ fn who_is_held_is_told_after_a_second_whatever_other_loops_do() {
     let started = Instant::now();
     let mut scene = Scene::open();
     scene.held_are_told();
-    let took = started.elapsed();
-    assert!(took >= Duration::from_secs(1), "nobody has said that there is no place: {took:?}");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(started.elapsed() >= Duration::from_secs(1), "nobody has said that there is no place");
     // Now the other one has looked too.
     scene.stopped = None;
     let waiting = std::mem::take(&mut scene.clients);

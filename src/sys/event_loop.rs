@@ -4,7 +4,7 @@
 //! 1. Poll, sleeping until the nearest deadline; not at all if a session can run.
 //! 2. For each event set readiness bits and queue the session. Nothing is read, written or freed here.
 //! 3. Feed the resolver and wake the sessions whose names have answers. Accept.
-//! 4. Run each queued session: a step, one system call, a report, until it waits, ends or has had its share.
+//! 4. Run each queued session: a step, its system call, a report, until it waits, ends or has had its share.
 //! 5. Expire deadlines, write the access log out, and free ended sessions **last**: no key is used again while a stale
 //!    event for it may be in hand.
 
