@@ -398,14 +398,7 @@ impl EventLoop {
                 | Step::Record => {}
             }
             let Some(outcome) = self.perform(key, step) else { continue };
-            log::trace!("session {key}: {step:?} {outcome:?}");
-            if let Some(entry) = self.sessions.get_mut(key) {
-                entry.session.report(step, outcome, self.now, &self.policy);
-                if entry.session.is_starved() && !entry.starved {
-                    entry.starved = true;
-                    self.starved.push_back(key);
-                }
-            }
+            self.report(key, step, outcome);
             if step == Step::Record {
                 // The next exchange may begin in this very run: it finds nothing of this one's.
                 self.settle(key);
@@ -419,6 +412,17 @@ impl EventLoop {
         }
         self.settle(key);
         self.queue(key);
+    }
+
+    fn report(&mut self, key: usize, step: Step, outcome: Outcome) {
+        log::trace!("session {key}: {step:?} {outcome:?}");
+        if let Some(entry) = self.sessions.get_mut(key) {
+            entry.session.report(step, outcome, self.now, &self.policy);
+            if entry.session.is_starved() && !entry.starved {
+                entry.starved = true;
+                self.starved.push_back(key);
+            }
+        }
     }
 
     /// Does what a session asks for: one system call, but for `Step::Pass`, of which nothing must come between the parts. `None` if the session has been told the outcome already.
