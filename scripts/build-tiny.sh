@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.." || exit 1
 ALL="x86_64 aarch64 armv7 mipsel"
 ZIGLANG=0.15.2 # later ones have a memory allocator of their own in musl's place
 # What holds, for x86_64; the aim for the binary is 320.
-MAX_BINARY_KIB=420
+MAX_BINARY_KIB=430
 MAX_RESIDENT_KIB=500
 
 mkdir -p "${CARGO_TARGET_DIR:-target}/tiny"

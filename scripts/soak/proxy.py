@@ -113,7 +113,16 @@ class Proxy:
         self.rotations += 1
         os.rename(self.path("access.log"), self.path(f"access.log.{self.rotations:06}"))
         os.kill(self.process.pid, signal.SIGUSR1)
-        await until("the access log is opened anew", lambda: os.path.exists(self.path("access.log")), 20)
+        # By all loops: what one writes into a file that has been read and removed meanwhile would be lost.
+        await until("the access log is opened anew", lambda: all(name == self.path("access.log") for name in self.logs()), 20)
+
+    def logs(self):
+        """The files that the loops have for their access lines."""
+        for number in os.listdir(f"/proc/{self.process.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                name = os.readlink(f"/proc/{self.process.pid}/fd/{number}")
+                if name.startswith(self.path("access.log")):
+                    yield name
 
     def complaints(self):
         """Warnings and errors since the last call, but for what was provoked."""

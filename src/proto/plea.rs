@@ -8,7 +8,8 @@ use super::tick::Tick;
 
 /// The other loops are asked for one thing at most this often: a flood beyond the limits is not to wake them for each client.
 pub const ASK_PAUSE_MS: u64 = 10;
-/// Nobody waits longer for what other loops may give: they answer within a turn, but a machine may have more to do than that.
+/// Nobody waits longer for what other loops may give: they answer within a turn, or once they may search again (1 ms for each 500
+/// places in their tables), but a machine may have more to do than that.
 pub const HOLD_MS: u64 = 1_000;
 
 /// What all loops that have to do with it share.

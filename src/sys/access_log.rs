@@ -38,8 +38,6 @@ pub struct AccessLog {
     losses: Arc<Losses>,
     /// One of those that [`Losses::dropping`] counts.
     is_dropping: bool,
-    /// The last write was taken.
-    taken: bool,
     /// What was written last ends inside a line: the disk became full there.
     is_inside_line: bool,
     /// The rest of that line is lost, and counted; the backlog begins with its end alone, so that no other runs into it.
@@ -78,7 +76,6 @@ impl AccessLog {
             write_at: None,
             retry_ms: RETRY_MS,
             is_dropping: false,
-            taken: true,
             is_inside_line: false,
             owes_end: false,
         }
@@ -158,7 +155,6 @@ impl AccessLog {
                     self.is_inside_line = batch[count.min(batch.len()) - 1] != b'\n';
                     self.owes_end = false;
                     written += count;
-                    self.taken = true;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -172,7 +168,7 @@ impl AccessLog {
         if written > 0 {
             self.losses.target_takes_again();
         }
-        if self.backlog.is_empty() && self.taken && std::mem::take(&mut self.is_dropping) {
+        if self.backlog.is_empty() && std::mem::take(&mut self.is_dropping) {
             self.losses.end();
         }
     }
@@ -181,7 +177,6 @@ impl AccessLog {
     fn drop_backlog(&mut self, why: &dyn Display) {
         let lost = self.lines_waiting();
         self.backlog.clear();
-        self.taken = false;
         self.owes_end = self.is_inside_line;
         if self.owes_end {
             self.backlog.push(b'\n');
@@ -212,6 +207,9 @@ impl AccessLog {
         self.write_out();
         // Nothing more will be written: said with what the others lose, when the last one is done.
         self.losses.add(self.lines_waiting());
+        if std::mem::take(&mut self.is_dropping) {
+            self.losses.leave();
+        }
     }
 
     /// Lines in the backlog that are not counted as lost.
@@ -254,6 +252,11 @@ impl Losses {
 
     fn end(&self) {
         self.tell_of_end(self.dropping.fetch_sub(1, Ordering::AcqRel) - 1);
+    }
+
+    /// Of the others' losses nothing is known yet.
+    fn leave(&self) {
+        self.dropping.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn target_fails(&self, why: &dyn Display) {

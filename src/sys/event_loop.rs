@@ -3,10 +3,10 @@
 //! A turn:
 //! 1. Poll, sleeping until the nearest deadline; not at all if a session can run.
 //! 2. For each event set readiness bits and queue the session. Nothing is read, written or freed here.
-//! 3. Feed the resolver and wake the sessions whose names have answers. Accept.
+//! 3. Feed the resolver and wake the sessions whose names have answers. Accept; who finds no place is held.
 //! 4. Run each queued session: a step, its system call, a report, until it waits, ends or has had its share.
-//! 5. Expire deadlines, write the access log out, and free ended sessions **last**: no key is used again while a stale
-//!    event for it may be in hand.
+//! 5. Expire deadlines, and free ended sessions **last**: no key is used again while a stale event for it may be in hand.
+//! 6. Serve those who are held, with the places that there are now, and write the access log out.
 
 mod accepting;
 mod authenticating;
@@ -121,6 +121,8 @@ pub struct EventLoop {
     accept_resumes: Option<Tick>,
     /// Clients beyond the limit of sessions, while a place for them is looked for.
     held: Held<(TcpStream, SocketAddr)>,
+    /// Clients beyond their own limit, until the end of the turn.
+    late: Vec<(TcpStream, SocketAddr)>,
     idle_clients: IdleClients,
     /// Of other loops, that are not answered yet.
     pleas: Vec<GiveWay>,
@@ -175,6 +177,7 @@ impl EventLoop {
             listeners: Slab::new(),
             accept_resumes: None,
             held: Held::default(),
+            late: Vec::new(),
             idle_clients: IdleClients::default(),
             pleas: Vec::new(),
             descriptors: Question::default(),
@@ -241,7 +244,6 @@ impl EventLoop {
             self.upstreams.close_over(self.now);
             self.pipes.close_over(self.now);
             self.resolve();
-            self.answer_pleas();
             self.take_descriptors();
             self.accept();
             for _ in 0..self.run_queue.len() {
@@ -249,6 +251,9 @@ impl EventLoop {
             }
             self.expire();
             self.free_ended();
+            // Behind all that has ended by itself: who leaves in this turn makes a place without anybody giving way.
+            self.answer_pleas();
+            self.serve_held();
             self.feed_starved();
             self.tell_of_storage();
             self.tidy();

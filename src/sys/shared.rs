@@ -241,7 +241,7 @@ pub enum Short {
 }
 
 /// What one loop asks of another: those who may be served faster are to give way to who is to be served there.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct GiveWay {
     /// What it is short of.
     pub short: Short,

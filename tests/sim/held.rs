@@ -56,9 +56,10 @@ pub(super) fn digest(seed: u64) -> u64 {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Client {
+    /// Of all who are held.
     number: usize,
     ip: IpAddr,
-    /// Step in which it was held, and when that was by its loop's clock.
+    /// Step in which it came, and when that was by its loop's clock.
     came: u32,
     came_at: Tick,
 }
@@ -124,6 +125,8 @@ struct Loop {
     outside_is_news: bool,
     mail: Vec<Asked>,
     pleas: Vec<Asked>,
+    /// Beyond their own limit, until the end of the turn.
+    late: VecDeque<Client>,
     held: Held<Client>,
     idle: IdleClients,
     sessions: Vec<Option<Session>>,
@@ -148,6 +151,7 @@ struct World {
     is_uneven: bool,
     clients_left: usize,
     clients: usize,
+    held: usize,
     addresses: usize,
     decided: usize,
     questions: u32,
@@ -172,6 +176,7 @@ impl World {
             outside_is_news: false,
             mail: Vec::new(),
             pleas: Vec::new(),
+            late: VecDeque::new(),
             held: Held::default(),
             idle: IdleClients::default(),
             sessions: Vec::new(),
@@ -192,6 +197,7 @@ impl World {
             is_uneven: random.one_in(2),
             clients_left: if random.one_in(10) { 300 } else { 1 + random.below(80) },
             clients: 0,
+            held: 0,
             addresses: 1 + random.below(8),
             decided: 0,
             questions: 0,
@@ -368,7 +374,7 @@ impl World {
                 (session.queued, session.untouched_since) = (Some(news), step);
             }
         }
-        it.stage = Stage::Answering(0, false);
+        it.stage = Stage::Accepting;
     }
 
     fn longest_idle(&mut self, at: usize) -> Search {
@@ -388,7 +394,7 @@ impl World {
 
     fn answer(&mut self, at: usize, place: usize, has_given: bool) {
         let Some(Asked { asker, number, plea }) = self.loops[at].pleas.get(place).cloned() else {
-            self.loops[at].stage = Stage::Accepting;
+            self.loops[at].stage = Stage::Serving;
             return;
         };
         let is_answered = if plea.is_unmet() {
@@ -445,12 +451,27 @@ impl World {
         } else if let Some(ip) = self.loops[at].outside.pop_front() {
             return self.admit_or_hold(at, ip);
         }
-        self.loops[at].stage = Stage::Serving;
+        self.loops[at].stage = Stage::Running;
     }
 
     fn admit_or_hold(&mut self, at: usize, ip: IpAddr) {
         let it = &mut self.loops[at];
         it.known.did();
+        let client = Client { number: 0, ip, came: self.step, came_at: it.now };
+        self.clients += 1;
+        match self.admission(at, client) {
+            Admission::Granted => {
+                self.note("served at once");
+                self.begin(at, ip);
+            }
+            Admission::Full => self.hold(at, client),
+            Admission::ClientFull => self.loops[at].late.push_back(client),
+        }
+    }
+
+    fn admission(&mut self, at: usize, client: Client) -> Admission {
+        let ip = client.ip;
+        let it = &self.loops[at];
         let held = it.held.iter().filter(|held| held.ip == ip).count();
         let admission = if it.held.is_empty() {
             self.shared.admit(ip)
@@ -459,33 +480,38 @@ impl World {
         } else {
             Admission::ClientFull
         };
-        let client = Client { number: self.clients, ip, came: self.step, came_at: self.loops[at].now };
-        self.clients += 1;
-        self.tell(format_args!("{at}: client {} of {ip}: {admission:?}", client.number));
+        self.tell(format_args!("{at}: a client of {ip}: {admission:?}"));
         self.check_own_limit(ip, held, admission == Admission::ClientFull);
-        match admission {
-            Admission::Granted => {
-                self.note("served at once");
-                self.begin(at, ip);
-            }
-            Admission::ClientFull => {
-                self.note("client's limit at once");
-                self.decided += 1;
-            }
-            Admission::Full => {
-                self.note("held");
-                let it = &mut self.loops[at];
-                it.held.push(client, it.now);
-            }
-        }
+        admission
+    }
+
+    fn hold(&mut self, at: usize, client: Client) {
+        self.note("held");
+        // Who was late has lost its place before those who have come in the same turn.
+        let number = self.held;
+        self.held += 1;
+        let it = &mut self.loops[at];
+        it.held.push(Client { number, ..client }, it.now);
     }
 
     fn serve(&mut self, at: usize) {
-        let it = &mut self.loops[at];
-        let Some(&client) = it.held.first(it.now) else {
-            it.stage = Stage::Running;
+        if let Some(client) = self.loops[at].late.pop_front() {
+            match self.admission(at, client) {
+                Admission::Granted => {
+                    self.note("served once another one of the client's had ended");
+                    self.begin(at, client.ip);
+                }
+                Admission::Full => self.hold(at, client),
+                Admission::ClientFull => {
+                    self.note("client's limit at once");
+                    self.check_nobody_is_leaving(at);
+                    self.decided += 1;
+                }
+            }
             return;
-        };
+        }
+        let it = &mut self.loops[at];
+        let Some(&client) = it.held.first(it.now) else { return self.sleep(at) };
         it.stage = Stage::Admitting(client);
     }
 
@@ -530,7 +556,7 @@ impl World {
             }
             Next::Wait => {
                 self.check_held(at);
-                self.loops[at].stage = Stage::Running;
+                self.sleep(at);
             }
         }
     }
@@ -579,7 +605,10 @@ impl World {
     fn run_one(&mut self, at: usize) {
         let it = &mut self.loops[at];
         let is_queued = |place: &Option<Session>| place.as_ref().is_some_and(|one| one.queued.is_some());
-        let Some(key) = it.sessions.iter().position(is_queued) else { return self.sleep(at) };
+        let Some(key) = it.sessions.iter().position(is_queued) else {
+            it.stage = Stage::Answering(0, false);
+            return;
+        };
         it.known.did();
         let session = it.sessions[key].as_mut().unwrap();
         session.untouched_since = self.step;

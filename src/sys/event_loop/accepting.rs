@@ -1,6 +1,6 @@
 //! Taking connections from the listeners' queues, and telling those that cannot be served why.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mio::Token;
 use mio::net::{TcpListener, TcpStream};
@@ -65,7 +65,6 @@ impl EventLoop {
                     .retain(|_, listener| listener.ready || listener.closes_at.is_none_or(|due| due > now));
             }
         }
-        self.serve_held();
     }
 
     pub(super) fn accept_from(&mut self, index: usize) {
@@ -100,33 +99,45 @@ impl EventLoop {
     }
 
     fn admit_or_hold(&mut self, client: TcpStream, address: SocketAddr) {
-        let ip = address.ip();
-        if !self.policy.rules.client_may(ip) {
+        if !self.policy.rules.client_may(address.ip()) {
             return self.begin(client, address, Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE))));
         }
-        // Nobody overtakes those who are held. Of one client no more are held than it may have.
-        let held = self.held.iter().filter(|(_, held)| held.ip() == ip).count();
-        let admission = if self.held.is_empty() {
-            self.shared.admit(ip)
-        } else if self.shared.client_may_have(ip, held + 1) {
-            Admission::Full
-        } else {
-            Admission::ClientFull
-        };
-        match admission {
+        match self.admission(address.ip()) {
             Admission::Granted => self.begin(client, address, None),
-            Admission::ClientFull => self.begin(client, address, Some((Refusal::ClientSessionLimit, None))),
             Admission::Full => self.held.push((client, address), self.now),
+            // One that it has closed may be among the events of this turn.
+            Admission::ClientFull => self.late.push((client, address)),
         }
     }
 
+    /// Nobody overtakes those who are held. Of one client no more are held than it may have.
+    fn admission(&self, ip: IpAddr) -> Admission {
+        if self.held.is_empty() {
+            return self.shared.admit(ip);
+        }
+        let held = self.held.iter().filter(|(_, held)| held.ip() == ip).count();
+        if self.shared.client_may_have(ip, held + 1) { Admission::Full } else { Admission::ClientFull }
+    }
+
     /// Who is held gets the places that there are; who cannot have one is told so.
-    fn serve_held(&mut self) {
+    pub(super) fn serve_held(&mut self) {
+        for (client, address) in std::mem::take(&mut self.late) {
+            match self.admission(address.ip()) {
+                Admission::Granted => self.begin(client, address, None),
+                Admission::Full => self.held.push((client, address), self.now),
+                Admission::ClientFull => {
+                    self.begin(client, address, Some((Refusal::ClientSessionLimit, None)));
+                }
+            }
+        }
         while let Some(&(_, address)) = self.held.first(self.now) {
-            let refusal = match self.shared.admit(address.ip()) {
-                Admission::Granted => None,
-                Admission::ClientFull => Some((Refusal::ClientSessionLimit, None)),
-                Admission::Full => match self.held.next(self.idle_clients.due(), self.now) {
+            // Settings may have changed since it came.
+            let may = self.policy.rules.client_may(address.ip());
+            let refusal = match may.then(|| self.shared.admit(address.ip())) {
+                None => Some((Refusal::ClientNotAllowed, Some(CLIENT_RULE))),
+                Some(Admission::Granted) => None,
+                Some(Admission::ClientFull) => Some((Refusal::ClientSessionLimit, None)),
+                Some(Admission::Full) => match self.held.next(self.idle_clients.due(), self.now) {
                     Next::Search => {
                         if self.give_up_idle_client() == Search::Nobody {
                             self.held.found_nobody();

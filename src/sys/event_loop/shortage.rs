@@ -112,7 +112,8 @@ impl EventLoop {
         self.pleas = pleas;
     }
 
-    /// Whether it is answered. The asker is woken as soon as there is something for it.
+    /// Whether it is answered. The asker is woken as soon as there is something for it; who waits for a descriptor goes on with the
+    /// whole answer only.
     fn answer(&mut self, asked: &GiveWay) -> bool {
         let GiveWay { short, plea, .. } = asked;
         let mut has_given = false;

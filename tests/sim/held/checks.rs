@@ -3,8 +3,9 @@
 //! - There are never more sessions than the limit allows, nor of one client than its own does; who is over its own is told at
 //!   once, counting those of it that its loop holds.
 //! - Who is held is served or refused in the order in which it came, and within [`HOLD_MS`].
-//! - Nobody is refused before that while a client has been idle in some loop for as long as it has been held, with nothing heard of
-//!   it meanwhile; nor when another loop has given it a place.
+//! - Nobody is refused while a session of the same loop is known to have ended.
+//! - Nobody is refused before that time while a client has been idle in some loop for as long as it has been held, with nothing heard
+//!   of it meanwhile; nor when another loop has given it a place.
 //! - An idle client gives way to another loop only while that one holds somebody it has asked for, and there are not places
 //!   enough for those already, but for such as have come free elsewhere since it has last looked.
 //! - The others are asked again only behind a pause; no loop is woken by time twice for nothing; and while all sleep, something will
@@ -160,12 +161,20 @@ impl World {
             return assert!(!self.is_prompt, "somebody has not answered");
         }
         self.note("refused");
+        self.check_nobody_is_leaving(at);
         assert_eq!(self.loops[at].known.given, 0, "{client:?} has been given a place");
         let could = |one: &&super::Session| {
             one.idle_until.is_some() && one.queued.is_none() && one.untouched_since < client.came
         };
         let idle = self.sessions().find(could);
         assert!(idle.is_none(), "{client:?} is refused beside {idle:?}");
+    }
+
+    /// Who has ended by itself makes a place before anybody is refused.
+    pub(super) fn check_nobody_is_leaving(&self, at: usize) {
+        let leaving =
+            self.loops[at].sessions.iter().flatten().find(|one| one.queued == Some(super::News::Ends));
+        assert!(leaving.is_none(), "refused while {leaving:?} is about to go");
     }
 
     pub(super) fn check_held(&self, at: usize) {
