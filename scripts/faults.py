@@ -191,8 +191,8 @@ async def echo(reader, writer, data=b"are you there?"):
 class Transfer:
     """One body each; knows when bytes of it moved."""
 
-    def __init__(self, road, direction, way, length=BULK):
-        self.road, self.direction, self.way, self.length = road, direction, way, length
+    def __init__(self, road, direction, way, length=BULK, within_s=DEADLINE_S):
+        self.road, self.direction, self.way, self.length, self.within_s = road, direction, way, length, within_s
         self.name = f"{road} {direction} {way}"
         self.seed = zlib.crc32(self.name.encode())
         self.moved_at, self.over = 0.0, False
@@ -238,7 +238,7 @@ class Transfer:
         return (await reader.readexactly(64)).decode()
 
     async def curl(self, data, path):
-        command = ["curl", "-q", "-sS", "--fail", "--noproxy", "", "-x", f"http://{PROXY}:8080", "--max-time", str(DEADLINE_S)]
+        command = ["curl", "-q", "-sS", "--fail", "--noproxy", "", "-x", f"http://{PROXY}:8080", "--max-time", str(self.within_s)]
         command += ["-p"] * (self.road == "tunnel")
         command += ["-H", "Expect:", "-T", "-"] * (self.direction == "up")
         command += [f"http://{ORIGIN}:{HTTP}{path.replace('curl', 'length')}"]
@@ -249,19 +249,19 @@ class Transfer:
         return out.decode() if self.direction == "up" else sha256(out)
 
 
-def bulk(length=BULK):
+def bulk(length=BULK, within_s=DEADLINE_S):
     ways = {"tunnel down": ["length", "chunked", "curl"], "tunnel up": ["length", "chunked", "curl"],
             "http down": ["length", "chunked", "close", "curl"], "http up": ["length", "chunked", "curl"]}
-    return [Transfer(*road.split(), way, length) for road in ways for way in ways[road]]
+    return [Transfer(*road.split(), way, length, within_s) for road in ways for way in ways[road]]
 
 
-async def gather(*what):
+async def gather(*what, within_s=DEADLINE_S):
     """All of them, and each must come to its end."""
     running = asyncio.gather(*what, return_exceptions=True)
     try:
-        results = await asyncio.wait_for(running, DEADLINE_S)
+        results = await asyncio.wait_for(running, within_s)
     except TimeoutError:
-        raise Failed(f"{len(what)} connections are not over after {DEADLINE_S} s") from None
+        raise Failed(f"{len(what)} connections are not over after {within_s} s") from None
     wrong = [result for result in results if isinstance(result, Exception)]
     require(not wrong, f"{len(wrong)} of {len(what)} were lost, the first: {wrong[:1]}")
 
@@ -377,7 +377,7 @@ class Scene:
 
     async def transfer(self, transfers):
         self.exchanges += len(transfers)
-        await gather(*(transfer.run() for transfer in transfers))
+        await gather(*(transfer.run() for transfer in transfers), within_s=max(transfer.within_s for transfer in transfers))
 
     async def storm(self, visits, host=ORIGIN, port=ECHO):
         self.exchanges += visits
@@ -484,8 +484,9 @@ async def down(here):
     async with contextlib.AsyncExitStack() as idle:
         tunnels = [await idle.enter_async_context(tunnel(ORIGIN, ECHO)) for _ in range(20)]
         here.exchanges += len(tunnels)
-        # More than goes over the links until they have recovered from each cut, however long that takes.
-        transfers = bulk(8 * BULK)
+        # More than goes over the links until they have recovered from each cut, however long that takes: three times, a
+        # recovery may take what all of another scene may.
+        transfers = bulk(8 * BULK, 3 * DEADLINE_S)
         running = asyncio.create_task(here.transfer(transfers))
         cuts = silence(world.client_link), silence(world.origin_link), device("toorigin", world.origin_link)
         for number, (link, cut, mend) in enumerate(cuts):

@@ -150,7 +150,8 @@ ok "logrotate turns its log, and no line is lost"
 
 # ---- a systemd of its own --------------------------------------------------------------------------------------------
 code=0
-/usr/bin/python3 scripts/systemd/booted.py "$adit" || code=$?
+# It shall not go on alone if this script is killed.
+setpriv --pdeathsig TERM /usr/bin/python3 scripts/systemd/booted.py "$adit" || code=$?
 case $code in
     0) ;;
     3) echo "--    not tested: the unit under a systemd of its own" ;;

@@ -4,8 +4,9 @@
     booted.py ADIT          root; prints a line for each thing that holds, fails at the first that does not
 
 The unit, the configuration file and logrotate's file stand where their heads say, in overlays that go with the namespaces.
-Only what the rest of a system does is left out: its other units, and the journal. Where no systemd can be booted (a container
-without rights, another kind of cgroups) it says so in one line and ends with 3.
+Only what the rest of a system does is left out: its other units, and the journal. The machine's own systemd, cgroups, settings of
+the kernel and console are out of its reach, and what it started goes with it, however it ends. Where no systemd can be booted (a
+container without rights, no cgroup2) it says so in one line and ends with 3.
 """
 import contextlib
 import os
@@ -27,6 +28,7 @@ CONFIG = pathlib.Path("/etc/adit.conf")
 LOG = pathlib.Path("/var/log/adit/access.log")
 PROXY = ("127.0.0.1", 80)
 BOOTS_S, WAITS_S = 30, 20
+COMMAND_S, CHECKS_S, ENDS_S = 60, 300, 10  # reached only by what hangs
 CAP_NET_BIND_SERVICE = 1 << 10
 # To reach the origin of this test; the rest is the file as it comes.
 OPTIONS = f"\nlisten 127.0.0.1:80\nallow 127.0.0.0/8\naccess-log {LOG}\n"
@@ -34,25 +36,71 @@ OPTIONS = f"\nlisten 127.0.0.1:80\nallow 127.0.0.0/8\naccess-log {LOG}\n"
 
 # ---- outside ---------------------------------------------------------------------------------------------------------
 def main(adit):
+    # Who is told to end puts away what there is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with own_cgroup() as cgroup:
+            return boot_and_check(adit, cgroup)
+    except CannotBoot as why:
+        print(f"no systemd can be booted here: {why}")
+        return 3
+
+
+def boot_and_check(adit, cgroup):
     flags = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--ipc", "--uts", "--cgroup", "--net"]
+    # Into it before there is a namespace of cgroups: that begins where its first process is.
+    command = ["sh", "-ec", 'echo $$ >"$0"; exec "$@"', str(cgroup / "cgroup.procs")]
+    # If this script is killed itself, it can end nobody: the kernel does.
+    command += ["setpriv", "--pdeathsig", "KILL", "unshare", *flags]
+    command += [sys.executable, __file__, "--boot", str(pathlib.Path(adit).resolve())]
     with tempfile.TemporaryFile("w+") as said:
-        command = ["unshare", *flags, sys.executable, __file__, "--boot", str(pathlib.Path(adit).resolve())]
         system = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
         try:
             inside = first_process(system)
             if not inside:
                 said.seek(0)
-                print(f"no systemd can be booted here: {' '.join(said.read().split())[-300:]}")
-                return 3
-            return subprocess.run([*inside, sys.executable, "/run/booted.py", "--checks"]).returncode
+                raise CannotBoot(" ".join(said.read().split())[-300:])
+            return subprocess.run([*inside, sys.executable, "/run/booted.py", "--checks"], timeout=CHECKS_S).returncode
         finally:
-            for child in children(system.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGRTMIN + 13)  # exit at once, as in a container
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                system.wait(5)
-            system.kill()
+            system.kill()  # and with it, by --kill-child, all that it has started
             system.wait()
+
+
+class CannotBoot(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def own_cgroup():
+    """Without one, this systemd would make its cgroups among those of the machine's own, and find that one's services there."""
+    mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
+    hierarchy = next((pathlib.Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2"), None)
+    if not hierarchy:
+        raise CannotBoot("there is no cgroup2")
+    for left in hierarchy.glob("adit-booted-*"):  # by one that was killed
+        with contextlib.suppress(OSError):
+            if "populated 0" in (left / "cgroup.events").read_text():
+                remove(left)
+    cgroup = hierarchy / f"adit-booted-{os.getpid()}"
+    try:
+        cgroup.mkdir()
+    except OSError as why:
+        raise CannotBoot(why) from None
+    try:
+        yield cgroup
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # an older kernel does not have it
+            (cgroup / "cgroup.kill").write_text("1")
+        end = time.monotonic() + ENDS_S
+        while "populated 1" in (cgroup / "cgroup.events").read_text() and time.monotonic() < end:
+            time.sleep(0.02)
+        remove(cgroup)
+
+
+def remove(cgroup):
+    for directory, _, _ in os.walk(cgroup, topdown=False):
+        os.rmdir(directory)
 
 
 def children(pid):
@@ -68,7 +116,8 @@ def first_process(system):
     while time.monotonic() < end and system.poll() is None:
         for child in children(system.pid):
             inside = ["nsenter", "--target", str(child), "--all"]
-            state = subprocess.run([*inside, "systemctl", "is-system-running"], capture_output=True, text=True)
+            asks = [*inside, "systemctl", "is-system-running"]
+            state = subprocess.run(asks, capture_output=True, text=True, timeout=COMMAND_S)
             if state.stdout.strip() in ("running", "degraded"):
                 return inside
         time.sleep(0.1)
@@ -77,8 +126,14 @@ def first_process(system):
 
 # ---- the first process, before it becomes systemd --------------------------------------------------------------------
 def boot(adit):
-    run = lambda *command: subprocess.run(command, check=True)
+    run = lambda *command: subprocess.run(command, check=True, timeout=COMMAND_S)
     run("mount", "--make-rprivate", "/")
+    # Alone there, over whatever hierarchies the machine has: only the cgroup that this process is in is to be seen.
+    run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+    # The first process of a system raises fs.file-max and others, and writes to the console: both are the machine's.
+    run("mount", "--bind", "/proc/sys", "/proc/sys")
+    run("mount", "-o", "remount,bind,ro", "/proc/sys")
+    run("mount", "--bind", "/dev/null", "/dev/console")
     program = pathlib.Path(adit).read_bytes()
     files = {path.name: path.read_bytes() for path in (HERE / UNIT, HERE / "adit.logrotate", HERE.parent / "adit.conf")}
     script = pathlib.Path(__file__).read_bytes()
@@ -119,7 +174,7 @@ def checks():
 
 
 def systemctl(*arguments, may_fail=False):
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=COMMAND_S)
     assert may_fail or done.returncode == 0, (arguments, done.stderr, said())
     return done.stdout.strip()
 
@@ -209,7 +264,7 @@ def rotates():
         assert ask(f"turn-{nth}") == 403
         eventually("a line", lambda: f"/turn-{nth} " in LOG.read_text())
         old = LOG.stat().st_ino
-        subprocess.run(["logrotate", "--force", "--state", state, "/etc/logrotate.d/adit"], check=True)
+        subprocess.run(["logrotate", "--force", "--state", state, "/etc/logrotate.d/adit"], check=True, timeout=COMMAND_S)
         eventually("a new log", lambda: LOG.exists() and LOG.stat().st_ino != old)
     return "logrotate's file turns its log"
 

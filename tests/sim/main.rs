@@ -6,8 +6,9 @@
 //! wake-up is lost: once nothing moves in the world any more and all edges are delivered, a session that still has
 //! something to do has lost one: in a peaceful world by itself, and elsewhere a rumour then moves something. Spurious wake-ups would hide that, so at least half of the seeds go without.
 //!
-//! There are five worlds: [`tunnel`] for CONNECT, [`http`] for plain HTTP, [`resolver`] for names, [`crowd`] for a whole
-//! loop: its limits, its queues and new settings at any moment, and [`held`] for several loops and those who are beyond the limit.
+//! There are five worlds: [`tunnel`] for CONNECT, [`http`] for plain HTTP (twice: with clients of any kind, and with those
+//! that end in the middle of their request and of the answer to it), [`resolver`] for names, [`crowd`] for a whole loop: its
+//! limits, its queues and new settings at any moment, and [`held`] for several loops and those who are beyond the limit.
 //!
 //! `ADIT_SIM_SEEDS` sets the number of seeds, `ADIT_SIM_SEED` traces a single one (name a world, too: `every_exchange`), and
 //! with `ADIT_SIM_ALL` a seed that fails does not end the run. `scripts/planted-bugs.py` plants bugs in the code and checks
