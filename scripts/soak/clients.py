@@ -40,18 +40,31 @@ class Client(Wire):
     """A connection to the proxy that says what it will leave in the access log."""
 
     def __init__(self, soak, rng, address):
+        super().__init__(self.at(address))
+        self.soak, self.rng, self.flaky = soak, rng, False
+        self.user = rng.choice(sorted(limits.USERS))
+
+    @staticmethod
+    def at(address):
         sock = socket.socket()
+        sock.setblocking(False)
         # The port is chosen at connect, so that it only needs to be free towards the proxy.
         sock.setsockopt(socket.IPPROTO_IP, 24, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((address, 0))
-        super().__init__(sock)
-        self.soak, self.rng, self.flaky = soak, rng, False
-        self.user = rng.choice(sorted(limits.USERS))
+        return sock
 
     async def connect(self, port):
-        await self.loop.sock_connect(self.sock, ("127.0.0.1", port))
-        self.key = self.sock.getsockname()
+        while True:
+            await self.loop.sock_connect(self.sock, ("127.0.0.1", port))
+            self.key = self.sock.getsockname()
+            if self.key not in self.soak.keys:
+                break
+            # Its lines would be taken for those that an earlier client of this round need not have left. A connection that is
+            # closed without a byte leaves none.
+            self.sock.close()
+            self.sock = self.at(self.key[0])
+        self.soak.keys.add(self.key)
         self.soak.connections += 1
         return self
 
