@@ -75,7 +75,15 @@ impl<T> Held<T> {
         self.clients.push_back((client, now.after(HOLD_MS)));
     }
 
-    /// The first one is served, or told that it is not. Nothing is wanted of other loops for it any more.
+    /// The first one is told that it is not served: a place that may have been given for it is there for the next.
+    pub fn turn_away(&mut self) -> Option<T> {
+        if self.asked_for > 0 {
+            self.question.lower_by_one();
+        }
+        self.pop()
+    }
+
+    /// The first one has its place. Nothing is wanted of other loops for it any more.
     pub fn pop(&mut self) -> Option<T> {
         let (client, _) = self.clients.pop_front()?;
         self.looked_for = self.looked_for.saturating_sub(1);
@@ -242,6 +250,19 @@ mod tests {
         (0..3).for_each(|_| assert!(plea.give(1)));
         (0..3).for_each(|client| assert_eq!(held.pop(), Some(client)));
         assert_eq!(given(&plea), 7);
+    }
+
+    #[test]
+    fn what_was_given_for_one_that_is_turned_away_is_there_for_the_next() {
+        let (mut held, plea) = asked_for(4);
+        (0..3).for_each(|_| assert!(plea.give(1)));
+        assert_eq!((held.pop(), held.turn_away()), (Some(0), Some(1)));
+        // Two places for two clients.
+        assert_eq!(given(&plea), 0);
+        // Nothing was given yet.
+        let (mut held, plea) = asked_for(4);
+        held.turn_away();
+        assert_eq!(given(&plea), 3);
     }
 
     #[test]

@@ -108,6 +108,13 @@ impl Question {
         }
     }
 
+    /// Somebody for whom something was wanted needs nothing any more: what was given for it is there for another one.
+    pub fn lower_by_one(&mut self) {
+        if let Some((plea, _)) = &self.plea {
+            plea.give(1);
+        }
+    }
+
     /// The answer, once it is there; the question is closed then.
     pub fn take_answer(&mut self, now: Tick) -> Option<Given> {
         // In this order: who gives does so before it answers.

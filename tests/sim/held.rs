@@ -524,12 +524,16 @@ impl World {
             return;
         }
         self.tell(format_args!("{at}: client {} that was held: {admission:?}", client.number));
-        self.pop(at, client);
+        let it = &mut self.loops[at];
         if admission == Admission::Granted {
+            let first = it.held.pop();
             self.note("served after being held");
+            self.check_first(at, first, client);
             self.begin(at, client.ip);
         } else {
+            let first = it.held.turn_away();
             self.note("client's limit after being held");
+            self.check_first(at, first, client);
             self.check_own_limit(client.ip, 0, true);
             self.decided += 1;
         }
@@ -551,7 +555,8 @@ impl World {
             Next::Refuse => {
                 self.tell(format_args!("{at}: client {} is refused", client.number));
                 self.check_refused(at, client);
-                self.pop(at, client);
+                let first = self.loops[at].held.turn_away();
+                self.check_first(at, first, client);
                 self.decided += 1;
             }
             Next::Wait => {
@@ -583,10 +588,9 @@ impl World {
         it.held.asked(Some(plea), it.now);
     }
 
-    fn pop(&mut self, at: usize, client: Client) {
-        let it = &mut self.loops[at];
-        it.known.did();
-        assert_eq!(it.held.pop(), Some(client));
+    fn check_first(&mut self, at: usize, first: Option<Client>, client: Client) {
+        self.loops[at].known.did();
+        assert_eq!(first, Some(client));
         self.check_order(at, client);
     }
 

@@ -153,7 +153,8 @@ impl EventLoop {
                     Next::Wait => return,
                 },
             };
-            if let Some((client, address)) = self.held.pop() {
+            let first = if refusal.is_none() { self.held.pop() } else { self.held.turn_away() };
+            if let Some((client, address)) = first {
                 self.begin(client, address, refusal);
             }
         }
@@ -161,7 +162,7 @@ impl EventLoop {
 
     /// There is no time left to look for places.
     pub(super) fn refuse_held(&mut self) {
-        while let Some((client, address)) = self.held.pop() {
+        while let Some((client, address)) = self.held.turn_away() {
             self.begin(client, address, Some((Refusal::SessionLimit, None)));
         }
     }
