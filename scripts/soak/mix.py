@@ -19,8 +19,8 @@ class Soak:
     def __init__(self, proxy, seed, plant=contextlib.nullcontext):
         self.proxy, self.seed, self.plant = proxy, seed, plant
         self.expected = collections.defaultdict(list)
-        # Addresses and ports of all clients of this round.
-        self.keys = set()
+        # Of clients of this round that need not leave all of their lines: others' would be taken for those.
+        self.loose = set()
         self.ends = collections.Counter()
         self.faults, self.rows, self.baseline = [], [], None
         self.connections = self.bytes = self.restarts = self.exchanges = self.starved = self.vanished = 0
@@ -184,7 +184,7 @@ class Soak:
 
     def check_lines(self):
         """Every line is expected, and everything that was expected has its line, in the order of its connection."""
-        waiting, self.expected, self.keys = self.expected, collections.defaultdict(list), set()
+        waiting, self.expected, self.loose = self.expected, collections.defaultdict(list), set()
         for line in self.proxy.rotated_lines():
             self.exchanges += 1
             self.ends[(line["status"], line["end"])] += 1
